@@ -1,0 +1,32 @@
+"""Action spaces as the agent sees them: a float32 vector, one-hot or continuous."""
+
+import gymnasium
+import numpy as np
+
+
+class OneHot(gymnasium.spaces.Box):
+    """The one-hot vectors of length `size`; samples are uniform over the `size` actions."""
+
+    def __init__(self, size: int, seed: int | None = None):
+        self.size = int(size)
+        super().__init__(0.0, 1.0, (self.size,), np.float32, seed)
+
+    def sample(self, mask=None, probability=None) -> np.ndarray:
+        action = np.zeros(self.size, np.float32)
+        action[self.np_random.integers(self.size)] = 1.0
+        return action
+
+    def contains(self, x) -> bool:
+        x = np.asarray(x)
+        return x.shape == (self.size,) and np.count_nonzero(x) == 1 and x.max() == 1
+
+    def __repr__(self) -> str:
+        return f"OneHot({self.size})"
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, OneHot) and self.size == other.size
+
+
+def is_discrete(space: gymnasium.Space) -> bool:
+    """Whether actions of this space are one-hot vectors."""
+    return isinstance(space, OneHot)
