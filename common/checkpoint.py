@@ -1,0 +1,134 @@
+"""Checkpoints: one uncompressed zip of named arrays and a JSON part, written atomically."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+_META = "checkpoint.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, cannot be read, or is none."""
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Opens a temporary file beside `path` that takes its place when the block ends well.
+
+    A reader sees the old file or the whole new one, never a part; if the block raises, the
+    temporary file is removed and `path` stays as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], meta: Mapping) -> None:
+    """Writes `arrays` under their names and `meta` as JSON, safe against power loss.
+
+    The file is also an `.npz` that `np.load` opens. Raises `CheckpointError` for an array whose
+    dtype such a file cannot hold (objects; bfloat16, which would come back as raw bytes).
+    """
+    with write_atomically(path) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            archive.writestr(_META, json.dumps(dict(meta)))
+            for name, array in arrays.items():
+                array = np.asarray(array)
+                if array.dtype.kind in "OV":
+                    raise CheckpointError(f"{name}: dtype {array.dtype} cannot be saved")
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
+    """Reads what `save` wrote: (arrays by name, meta).
+
+    Raises `CheckpointError` with one line if the file is truncated, damaged or something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if _META not in archive.namelist():
+                raise CheckpointError(f"{path}: not a checkpoint (no {_META} in it)")
+            meta = json.loads(archive.read(_META))
+            arrays = {
+                name.removesuffix(".npy"): np.lib.format.read_array(
+                    io.BytesIO(archive.read(name)), allow_pickle=False
+                )
+                for name in archive.namelist()
+                if name != _META
+            }
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"{path}: truncated, damaged or not a checkpoint ({error})"
+        ) from error
+    return arrays, meta
+
+
+class Checkpoints:
+    """The checkpoints of a run, `directory/<agent steps, 12 digits>.npz`; `keep` of them stay."""
+
+    def __init__(self, directory: str | os.PathLike, keep: int):
+        if keep < 1:
+            raise ValueError(f"keep_checkpoints {keep}: expected at least 1")
+        self._directory = Path(directory)
+        self._keep = keep
+
+    def save(self, agent_steps: int, arrays: Mapping[str, np.ndarray], meta: Mapping) -> Path:
+        """Writes the checkpoint of `agent_steps`, then removes the oldest beyond `keep`.
+
+        The one just written stays in any case, even if a run that went back leaves newer ones.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{agent_steps:012d}.npz"
+        save(path, arrays, meta)
+        others = [other for other in self.all() if other != path]
+        for other in others[: max(0, len(others) - self._keep + 1)]:
+            other.unlink()
+        return path
+
+    def all(self) -> list[Path]:
+        """Every checkpoint, fewest agent steps first."""
+        if not self._directory.is_dir():
+            return []
+        names = (p for p in self._directory.iterdir() if re.fullmatch(r"\d{12}\.npz", p.name))
+        return sorted(names)
+
+    def latest(self) -> Path | None:
+        """The checkpoint of the most agent steps, or None."""
+        return next(reversed(self.all()), None)
+
+    def path(self, agent_steps: int | None = None) -> Path:
+        """The checkpoint of `agent_steps`, by default the latest; `CheckpointError` if none."""
+        found = self.all()
+        if not found:
+            raise CheckpointError(f"{self._directory}: no checkpoint here")
+        if agent_steps is None:
+            return found[-1]
+        path = self._directory / f"{agent_steps:012d}.npz"
+        if path not in found:
+            steps = ", ".join(str(int(p.stem)) for p in found)
+            raise CheckpointError(
+                f"{self._directory}: no checkpoint of agent step {agent_steps}; there are {steps}"
+            )
+        return path

@@ -1,0 +1,68 @@
+"""Clocks that decide when something is due, counted in whatever unit the caller counts."""
+
+
+class Every:
+    """True once per `steps`; on the first call at once, never if `steps` is 0.
+
+    A caller that comes late is not forgiven the ticks that it missed: they come due one per
+    call. Counting on from the last tick, rather than from the call, keeps the average rate.
+    """
+
+    def __init__(self, steps: int | float):
+        if steps < 0:
+            raise ValueError(f"steps {steps}: expected 0 (never) or a positive interval")
+        self._steps = steps
+        self._last: int | float | None = None
+
+    def __call__(self, step: int) -> bool:
+        if not self._steps:
+            return False
+        if self._last is None:
+            self._last = int(step)
+            return True
+        if step >= self._last + self._steps:
+            self._last += self._steps
+            return True
+        return False
+
+    def state(self) -> dict[str, int | float | None]:
+        """What a fresh clock of the same interval needs to go on; fit for JSON."""
+        return {"last": self._last}
+
+    def load_state(self, state: dict[str, int | float | None]) -> None:
+        self._last = state["last"]
+
+
+class Until:
+    """True while the step is below `steps`; always if `steps` is 0."""
+
+    def __init__(self, steps: int | float):
+        if steps < 0:
+            raise ValueError(f"steps {steps}: expected 0 (for ever) or a positive limit")
+        self._steps = steps
+
+    def __call__(self, step: int) -> bool:
+        return not self._steps or step < self._steps
+
+    def state(self) -> dict:
+        return {}
+
+    def load_state(self, state: dict) -> None:
+        """Nothing to restore: the answer depends on the step alone."""
+
+
+class Once:
+    """True on the first call only."""
+
+    def __init__(self):
+        self._due = True
+
+    def __call__(self) -> bool:
+        due, self._due = self._due, False
+        return due
+
+    def state(self) -> dict[str, bool]:
+        return {"due": self._due}
+
+    def load_state(self, state: dict[str, bool]) -> None:
+        self._due = state["due"]

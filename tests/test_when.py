@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from common.when import Every, Once, Until
+
+
+def test_every_is_due_on_the_first_call_and_then_once_per_interval():
+    every = Every(4)
+    assert [step for step in range(3, 16) if every(step)] == [3, 7, 11, 15]
+
+
+def test_every_catches_up_one_at_a_time():
+    every = Every(10)
+    assert every(0)
+    assert [every(35) for _ in range(5)] == [True, True, True, False, False]
+    assert not every(39)
+    assert every(40)
+
+
+def test_every_zero_is_never_due():
+    every = Every(0)
+    assert not any(every(step) for step in range(5))
+
+
+def test_a_restored_clock_ticks_when_the_saved_one_would():
+    every = Every(4)
+    for step in range(3, 9):
+        every(step)
+    fresh = Every(4)
+    fresh.load_state(json.loads(json.dumps(every.state())))
+    assert [fresh(step) for step in range(9, 16)] == [every(step) for step in range(9, 16)]
+    untouched = Every(4)
+    untouched.load_state(Every(4).state())
+    assert untouched(2)
+
+
+def test_until_is_true_below_its_limit_and_always_without_one():
+    until = Until(3)
+    assert [until(step) for step in range(5)] == [True, True, True, False, False]
+    assert Until(0)(10**9)
+
+
+def test_once_stays_spent_after_a_restore():
+    once = Once()
+    assert [once(), once()] == [True, False]
+    fresh = Once()
+    fresh.load_state(json.loads(json.dumps(once.state())))
+    assert not fresh()
+
+
+@pytest.mark.parametrize("kind", [Every, Until])
+def test_a_negative_interval_is_refused(kind):
+    with pytest.raises(ValueError, match="-5"):
+        kind(-5)
