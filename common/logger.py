@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import video
+from common import video
 
 # What the terminal shows, in this order; everything is in metrics.jsonl.
 TERMINAL_METRICS = (

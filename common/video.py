@@ -3,12 +3,13 @@
 Shapes: `T` frames, `H x W` pixels, `C` channels (1 is gray, 3 is RGB).
 """
 
-import os
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image
+
+from common.checkpoint import write_atomically
 
 # Pillow's work per frame grows with the cube of the palette's size: 4 ms at 128 colours, 11 ms at
 # 192, 26 ms at 255. One index must stay free for "unchanged since the last frame".
@@ -18,11 +19,7 @@ SAMPLED_PIXELS = 200_000
 
 def save_gif(path: str | Path, frames: np.ndarray, fps: float = 20) -> Path:
     """Write `encode_gif(frames, fps)` to `path`, whose folder is made when needed."""
-    data = encode_gif(frames, fps)
-    path, temporary = _temporary(path)
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-    return path
+    return _write(path, encode_gif(frames, fps))
 
 
 def encode_gif(frames: np.ndarray, fps: float = 20) -> bytes:
@@ -54,21 +51,16 @@ def save_mp4(path: str | Path, frames: np.ndarray, fps: float = 20) -> Path:
     """
     frames = to_rgb(frames)
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
-    path, temporary = _temporary(path)
-    try:
-        iio.imwrite(
-            temporary,
-            np.pad(frames, odd, mode="edge"),
-            extension=".mp4",
-            plugin="pyav",
-            codec="libx264",
-            fps=fps,
-            out_pixel_format="yuv420p",
-        )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    data = iio.imwrite(
+        "<bytes>",
+        np.pad(frames, odd, mode="edge"),
+        extension=".mp4",
+        plugin="pyav",
+        codec="libx264",
+        fps=fps,
+        out_pixel_format="yuv420p",
+    )
+    return _write(path, data)
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
@@ -90,10 +82,12 @@ def to_rgb(frames: np.ndarray) -> np.ndarray:
     return np.broadcast_to(frames, (*frames.shape[:3], 3))
 
 
-def _temporary(path: str | Path) -> tuple[Path, Path]:
+def _write(path: str | Path, data: bytes) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path, path.with_name(f".{path.stem}.tmp{path.suffix}")
+    with write_atomically(path) as file:
+        file.write(data)
+    return path
 
 
 def _durations(count: int, fps: float) -> list[int] | int:
