@@ -241,14 +241,14 @@ class Config(Mapping):
                 flat[key] = _convert(key, value, kinds[key])
         return Config.__new__(Config)._set(flat, kinds, self._open_maps)
 
-    def update_flags(self, argv: Sequence[str]) -> "Config":
-        """A new configuration with the flags of a command line applied, in the order given.
+    def update_flags(self, flags: Sequence[tuple[str, Sequence[str]]]) -> "Config":
+        """A new configuration with flags from `split_flags` applied, in the order given.
 
         `--key value`, `--key=value`, `--key 1 2 3` or `--key "[1, 2, 3]"` for lists,
         `--section "{name: value}"`, and `--pattern value` for all keys that the pattern matches.
         """
         config = self
-        for name, words in split_flags(argv):
+        for name, words in flags:
             if not words:
                 raise ConfigError(f"--{name} has no value; write --{name} VALUE")
             if name not in self._flat and self._is_section(name):
@@ -421,8 +421,9 @@ def _read(key: str, words: Sequence[str], kind: Kind) -> Any:
 
 
 def _limits(low: float, high: float) -> str:
+    low_text, high_text = (str(int(x)) if float(x).is_integer() else f"{x:g}" for x in (low, high))
     if low > -math.inf and high < math.inf:
-        return f" from {low:g} to {high:g}"
+        return f" from {low_text} to {high_text}"
     if low > -math.inf:
-        return f" of at least {low:g}"
-    return f" of at most {high:g}" if high < math.inf else ""
+        return f" of at least {low_text}"
+    return f" of at most {high_text}" if high < math.inf else ""

@@ -193,7 +193,7 @@ def test_later_changes_win(config):
     ],
 )
 def test_flags(config, argv, key, value):
-    result = config.update_flags(argv)[key]
+    result = config.update_flags(configs.split_flags(argv))[key]
     assert result == value and type(result) is type(value)
 
 
@@ -213,11 +213,11 @@ def test_flags(config, argv, key, value):
 )
 def test_wrong_flags_are_errors(config, argv, message):
     with pytest.raises(ConfigError, match=message):
-        config.update_flags(argv)
+        config.update_flags(configs.split_flags(argv))
 
 
 def test_negative_numbers_are_values_not_flags():
-    assert Config({"a": 0}).update_flags(["--a", "-3"]).a == -3
+    assert Config({"a": 0}).update_flags(configs.split_flags(["--a", "-3"])).a == -3
 
 
 def test_saved_values_load_and_no_partial_file_is_left(config, tmp_path):
