@@ -21,6 +21,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
+from common.checkpoint import write_atomically
+
 
 class ConfigError(ValueError):
     """A key or a value that the configuration does not accept; the message is one line."""
@@ -262,11 +264,9 @@ class Config(Mapping):
         return config
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the values as YAML, first under a temporary name."""
-        path = pathlib.Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(dump_yaml(self.nested()), encoding="utf-8")
-        os.replace(temporary, path)
+        """Writes the values as YAML, atomically."""
+        with write_atomically(path) as file:
+            file.write(dump_yaml(self.nested()).encode("utf-8"))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Config":

@@ -1,0 +1,237 @@
+"""The named blocks, and the command line that combines them."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from common.config import Config, ConfigError
+from dreamerv2 import configs
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BLOCKS = [name for name in configs.block_names() if name != "defaults"]
+
+
+def test_the_blocks_that_the_documentation_names_exist():
+    assert {"atari", "atari_paper", "playground", "small", "debug", "discretized"} <= set(BLOCKS)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_changes_known_keys_to_accepted_values(name):
+    assert configs.make_config([name]) != configs.defaults()
+    assert configs.make_config(["atari", name])
+
+
+@pytest.mark.parametrize("name", ["atari_paper", "playground"])
+def test_a_block_that_is_complete_in_itself_needs_no_other(name):
+    assert configs.make_config([name]) == configs.make_config(["atari", name])
+
+
+def test_the_released_atari_configuration():
+    config = configs.make_config(["atari"])
+    assert config.task == "atari_breakout"
+    assert (config.rssm.deter, config.rssm.hidden) == (600, 600)
+    assert (config.rssm.stoch, config.rssm.discrete) == (32, 32)
+    assert (config.dataset.batch, config.dataset.length, config.imag_horizon) == (16, 50, 15)
+    assert (config.time_limit, config.action_repeat, config.train_every) == (27_000, 4, 16)
+    assert (config.steps, config.prefill, config.eval_every) == (50_000_000, 50_000, 250_000)
+    assert (config.model_opt.lr, config.actor_opt.lr, config.critic_opt.lr) == (2e-4, 4e-5, 1e-4)
+    assert (config.discount, config.actor_ent, config.precision) == (0.999, 1e-3, 32)
+    assert dict(config.loss_scales) == {"kl": 0.1, "reward": 1.0, "discount": 5.0}
+    assert config.encoder.cnn_depth == config.decoder.cnn_depth == 48
+    assert config.encoder.cnn_keys == config.decoder.cnn_keys == "image"
+    assert not config.atari_full_actions
+
+
+def test_what_the_paper_does_differently_from_the_release():
+    released, paper = (configs.make_config([name]).flat for name in ("atari", "atari_paper"))
+    assert {key: paper[key] for key in paper if paper[key] != released[key]} == {
+        "dataset.batch": 50,
+        "train_every": 4,
+        "discount": 0.995,
+        "atari_full_actions": True,
+        "actor_grad": "reinforce",
+    }
+
+
+def test_what_the_playground_does_differently_from_the_release():
+    released, other = (configs.make_config([name]).flat for name in ("atari", "playground"))
+    assert {key: other[key] for key in other if other[key] != released[key]} == {
+        "dataset.batch": 50,
+        "atari_full_actions": True,
+        "precision": 16,
+        "actor_grad": "both",
+        "actor_grad_mix": "linear(0.1,0,2.5e6)",
+        "actor_ent": "linear(3e-3,3e-4,2.5e6)",
+    }
+
+
+def test_small_networks():
+    config = configs.make_config(["atari", "small"])
+    assert config.encoder.cnn_depth == config.decoder.cnn_depth == 16
+    assert config.rssm.deter == config.rssm.hidden == 256
+    for head in (config.reward_head, config.discount_head, config.actor, config.critic):
+        assert (head.layers, head.units) == (4, 128)
+
+
+def test_debug_shrinks_every_width_length_and_interval():
+    config, debug = (
+        configs.make_config(["atari"]).flat,
+        configs.make_config(["atari", "debug"]).flat,
+    )
+    pattern = (
+        r".*(steps|prefill|_every|time_limit|video_frames|capacity|len|batch|length|horizon"
+        r"|target_update|hidden|deter|stoch|discrete|cnn_depth|mlp_layers|layers|units)"
+    )
+    keys = [key for key in config if re.fullmatch(pattern, key) and key != "train_steps"]
+    assert len(keys) >= 30
+    assert [key for key in keys if not debug[key] < config[key]] == []
+
+
+def _read_names() -> set[str]:
+    """Names that the code could read a key by: attributes, strings, parameters, keywords."""
+    names = set()
+    for path in [*ROOT.glob("common/**/*.py"), *ROOT.glob("dreamerv2/**/*.py")]:
+        if path == ROOT / "dreamerv2" / "configs.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                names.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names |= {node.value, node.value.rpartition(".")[2]}
+            elif isinstance(node, ast.arg | ast.keyword):
+                names.add(node.arg)
+    return names
+
+
+def test_every_key_is_read_by_something():
+    names = _read_names()
+    assert "no_such_key" not in names
+    parts = {part for key in configs.defaults().flat for part in key.split(".")}
+    assert sorted(parts - names) == []
+
+
+def test_every_pattern_of_accepted_values_matches_a_key():
+    keys = list(configs.defaults().flat)
+    unused = [name for name in configs._KINDS if not any(re.fullmatch(name, k) for k in keys)]
+    assert unused == []
+
+
+def test_every_key_has_one_line_of_meaning_that_help_prints():
+    meanings = configs.key_meanings()
+    assert list(meanings) == list(configs.defaults().flat)
+    assert [key for key, meaning in meanings.items() if len(meaning) < 5] == []
+    text = configs.help_text()
+    assert all(f"--{key}" in text and meaning in text for key, meaning in meanings.items())
+    assert "--rssm.deter 600\n" in text
+    assert "a list of 2 values, each a whole number" in text
+
+
+def test_the_command_line():
+    argv = ["--logdir", "runs/a", "--configs", "atari", "small", "--rssm.deter", "9"]
+    config, blocks = configs.parse_args([*argv, "--precision=16", r"--.*\.units", "7"])
+    assert blocks == ("atari", "small")
+    assert (config.logdir, config.rssm.deter, config.precision) == ("runs/a", 9, 16)
+    assert config.rssm.hidden == 256
+    assert config.actor.units == config.critic.units == 7
+
+
+def test_flags_win_wherever_they_stand():
+    config, _ = configs.parse_args(["--steps", "5", "--logdir", "a", "--configs", "debug"])
+    assert config.steps == 5
+
+
+def test_without_blocks_atari_is_used():
+    config, blocks = configs.parse_args(["--logdir", "a"])
+    assert blocks == ("atari",)
+    assert config == configs.make_config(["atari"], {"logdir": "a"})
+
+
+def test_precision_overrides_as_one_inline_map():
+    text = "{image_likelihood: 16, layernorm: 16, rssm/gru: bfloat16}"
+    config, _ = configs.parse_args(["--logdir", "a", "--precision_overrides", text])
+    overrides = dict(config.precision_overrides)
+    assert overrides["image_likelihood"] == overrides["layernorm"] == 16
+    assert (overrides["rssm/gru"], overrides["encoder"]) == ("bfloat16", "default")
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ("--configs atary", r"unknown block atary; did you mean atari"),
+        ("--configs zzz", r"unknown block zzz; there are atari, "),
+        ("--rssm.detr 5", r"unknown key rssm.detr; did you mean rssm.deter"),
+        ("--precision 8", r"precision: 8 is not accepted; expected 32 or 16 or bfloat16"),
+        ("--precision float16", r"precision: 'float16' is not accepted"),
+        ("--precision_overrides.gru 16", r"unknown key .*; did you mean .*rssm/gru"),
+        ("--precision_overrides.actor 8", r"expected default or 32 or 16 or bfloat16"),
+        ("--rssm.discrete 0", r"expected False or a whole number"),
+        ("--rssm.norm batch", r"expected none or layer"),
+        ("--actor_ent cosine(1,2)", r"actor_ent: .* expected a number or a schedule"),
+        ("--actor_grad_mix linear(1,2)", r"actor_grad_mix: .* expected a number"),
+        ("--loss_scale static", r"expected dynamic or none or a number"),
+        ("--clip_rewards clip", r"expected identity or sign or tanh"),
+        ("--grad_heads decoder critic", r"expected a list of values, each decoder or"),
+        ("--render_size 64", r"expected a list of 2 values"),
+        ("--model_opt.opt lion", r"expected adam or nadam"),
+        ("--atari_backend gym", r"expected ale or atari_py"),
+        ("--train_every 0", r"expected a whole number of at least 1"),
+        ("--task breakout", r"expected SUITE_NAME, for example atari_breakout"),
+        ("--expl_noise 0.1", r"unknown key expl_noise"),
+        ("breakout", r"'breakout' is not accepted; expected"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_is_accepted(flags, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        configs.parse_args(
+            ["--logdir", "a", *([] if flags[0] == "-" else ["--steps"]), *flags.split()]
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["linear(0.1,0,2.5e6)", "warmup(1000, 3e-4)", "exp(1, .1, 5)", "horizon(10,1000,1e6)"]
+)
+def test_schedules_that_are_accepted_are_understood(value):
+    from common import returns
+
+    config = configs.make_config([], {"actor_ent": value, "actor_grad_mix": value})
+    assert config.actor_ent == config.actor_grad_mix == value
+    returns.parse_schedule(config.actor_ent)
+
+
+def test_the_logdir_is_required():
+    with pytest.raises(ConfigError, match="--logdir is missing"):
+        configs.parse_args(["--configs", "atari"])
+
+
+def test_a_saved_configuration_is_checked_when_it_is_loaded(tmp_path):
+    config = configs.make_config(["playground", "debug"], {"loss_scales.position": 2})
+    config.save(tmp_path / "config.yaml")
+    assert configs.load_config(tmp_path / "config.yaml") == config
+    assert Config.load(tmp_path / "config.yaml") == config
+    (tmp_path / "config.yaml").write_text("steps: ten\n")
+    with pytest.raises(ConfigError, match="steps: 'ten' is not accepted"):
+        configs.load_config(tmp_path / "config.yaml")
+
+
+def test_help_needs_no_tensorflow_and_blocks_are_found_from_any_directory(tmp_path):
+    code = (
+        "import sys; from dreamerv2 import configs\n"
+        "try: configs.parse_args(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == configs.help_text()
