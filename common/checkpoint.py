@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,11 @@ from typing import IO
 
 import numpy as np
 
+# What a damaged zip of arrays makes its readers raise, found by damaging some thousands.
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, EOFError, OSError),
+    *(ValueError, KeyError, RuntimeError),
+)
 _META = "checkpoint.json"
 
 
@@ -78,7 +84,7 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except CheckpointError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise CheckpointError(
             f"{path}: truncated, damaged or not a checkpoint ({error})"
         ) from error

@@ -103,11 +103,15 @@ def random_policy(act_space: gymnasium.spaces.Box, seed: int) -> Policy:
     return policy
 
 
+def stored_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in which a value of `dtype` is stored: float32, int32, uint8 or bool."""
+    if dtype.kind == "f":
+        return np.dtype(np.float32)
+    if dtype.kind in "iu" and dtype != np.uint8:
+        return np.dtype(np.int32)
+    return dtype
+
+
 def _convert(value: Any) -> np.ndarray:
-    """A copy (environments may reuse their arrays) as float32, int32, uint8 or bool."""
-    value = np.array(value)
-    if value.dtype.kind == "f":
-        return value.astype(np.float32, copy=False)
-    if value.dtype.kind in "iu" and value.dtype != np.uint8:
-        return value.astype(np.int32)
-    return value
+    value = np.array(value)  # a copy: environments may reuse their arrays
+    return value.astype(stored_dtype(value.dtype), copy=False)
