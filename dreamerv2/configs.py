@@ -40,7 +40,7 @@ _KINDS = {
     r"precision_overrides\..*": cfg.choice("default", *_PRECISIONS),
     "loss_scale": cfg.either(cfg.choice("dynamic", "none"), cfg.number(1e-6)),
     "clip_rewards": cfg.choice("identity", "sign", "tanh"),
-    "eval_noise": cfg.number(0, 1),
+    "(expl|eval)_noise": cfg.number(0, 1),
     "features": cfg.choice("full", "discrete"),
     "grad_heads": cfg.sequence(cfg.choice("decoder", "reward", "discount")),
     r"rssm\.discrete": cfg.either(cfg.choice(False), cfg.integer(1)),

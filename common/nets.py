@@ -1,0 +1,375 @@
+"""Layers and networks, with every variable created at construction and float32.
+
+Why not `keras.layers`: a layer here hands out its kernel in the compute dtype and in pieces, so that a
+scan casts it once and multiplies the parts that need no recurrence outside of the loop.
+
+Shape letters: B batch (any leading axes), H W C image, F features.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+
+from common.dists import make_dist
+from common.draws import Draws, Modes
+from common.precision import Precision
+
+
+class Module:
+    """Owns variables and modules and names them by attribute: `rssm/gru/dense/kernel`.
+
+    A dict attribute holds modules or variables by key. The order of `named_variables` is that of the reference's
+    module tree: own variables first, then modules sorted by name, depth first.
+    """
+
+    def named_variables(self, prefix: str = "") -> dict[str, tf.Variable]:
+        """All variables below this module, by path."""
+        found, modules = {}, {}
+        for attribute, value in vars(self).items():
+            for name, item in value.items() if isinstance(value, dict) else [(attribute, value)]:
+                if isinstance(item, tf.Variable):
+                    found[prefix + name] = item
+                elif isinstance(item, Module):
+                    modules[name] = item
+        for name in sorted(modules):
+            found |= modules[name].named_variables(f"{prefix}{name}/")
+        return found
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        return list(self.named_variables().values())
+
+
+def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The activation called `name`: `none`, `mish`, or any function of `tf.nn` or `tf`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name == "none":
+        return lambda x: x
+    if name == "mish":
+        return lambda x: x * tf.tanh(tf.nn.softplus(x))
+    for namespace in (tf.nn, tf):
+        if callable(getattr(namespace, name, None)):
+            return getattr(namespace, name)
+    raise ValueError(f"act: got {name!r}, expected none, mish or a function of tf.nn or tf")
+
+
+def glorot(rng: np.random.Generator, shape: Sequence[int]) -> tf.Variable:
+    """A float32 variable, Glorot uniform; leading axes of `shape` are a convolution window."""
+    window = int(np.prod(shape[:-2]))
+    limit = np.sqrt(6 / (window * (shape[-2] + shape[-1])))
+    return tf.Variable(rng.uniform(-limit, limit, shape).astype(np.float32))
+
+
+class Dense(Module):
+    """`x @ kernel + bias` in `dtype`."""
+
+    def __init__(self, inputs: int, units: int, dtype: tf.DType, rng: np.random.Generator):
+        self.kernel = glorot(rng, (inputs, units))
+        self.bias = tf.Variable(tf.zeros(units))
+        self._dtype = dtype
+
+    def weights(self, sizes: Sequence[int] | None = None) -> tuple[tf.Tensor, ...]:
+        """Kernel, or its row blocks of `sizes`, and bias, cast once for many uses."""
+        kernel = tf.cast(self.kernel, self._dtype)
+        blocks = [kernel] if sizes is None else tf.split(kernel, sizes)
+        return *blocks, tf.cast(self.bias, self._dtype)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        kernel, bias = self.weights()
+        x = tf.cast(x, self._dtype)
+        flat = tf.reshape(x, [-1, x.shape[-1]])  # one large product, also for [T, B, F]
+        out = tf.nn.bias_add(tf.matmul(flat, kernel), bias)
+        return out if x.shape.rank == 2 else tf.reshape(out, _leading(x, 1) + [out.shape[-1]])
+
+
+class Conv(Module):
+    """Stride 2, no padding, NHWC, in `dtype`."""
+
+    def __init__(self, inputs: int, depth: int, size: int, dtype: tf.DType, rng):
+        self.kernel = glorot(rng, (size, size, inputs, depth))
+        self.bias = tf.Variable(tf.zeros(depth))
+        self._dtype = dtype
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        kernel = tf.cast(self.kernel, self._dtype)
+        x = tf.nn.conv2d(tf.cast(x, self._dtype), kernel, 2, "VALID")
+        return tf.nn.bias_add(x, tf.cast(self.bias, self._dtype))
+
+
+class ConvTranspose(Module):
+    """Stride 2, no padding, NHWC, in `dtype`; the kernel is `[size, size, out, in]`."""
+
+    def __init__(self, inputs: int, depth: int, size: int, dtype: tf.DType, rng):
+        self.kernel = glorot(rng, (size, size, depth, inputs))
+        self.bias = tf.Variable(tf.zeros(depth))
+        self._dtype = dtype
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        kernel = tf.cast(self.kernel, self._dtype)
+        size, _, depth, _ = kernel.shape
+        height, width = ((n - 1) * 2 + size for n in x.shape[1:3])
+        shape = [tf.shape(x)[0], height, width, depth]
+        x = tf.nn.conv2d_transpose(tf.cast(x, self._dtype), kernel, shape, 2, "VALID")
+        return tf.nn.bias_add(x, tf.cast(self.bias, self._dtype))
+
+
+class LayerNorm(Module):
+    """Normalises the last axis in `dtype`, epsilon 1e-3, and returns the dtype that it was given."""
+
+    def __init__(self, size: int, dtype: tf.DType = tf.float32):
+        self.gamma = tf.Variable(tf.ones(size))
+        self.beta = tf.Variable(tf.zeros(size))
+        self._dtype = dtype
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        inputs, x = x.dtype, tf.cast(x, self._dtype)
+        mean = tf.reduce_mean(x, -1, keepdims=True)
+        centered = x - mean
+        scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), -1, keepdims=True) + 1e-3)
+        x = centered * scale * tf.cast(self.gamma, self._dtype) + tf.cast(self.beta, self._dtype)
+        return tf.cast(x, inputs)
+
+
+class NoNorm(Module):
+    """The identity, where a configuration says `norm: none`."""
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return x
+
+
+def make_norm(kind: str, size: int, dtype: tf.DType) -> Module:
+    """`none` or `layer`; anything else is a ValueError."""
+    if kind == "none":
+        return NoNorm()
+    if kind == "layer":
+        return LayerNorm(size, dtype)
+    raise ValueError(f"norm: got {kind!r}, expected none or layer")
+
+
+class Stack(Module):
+    """Dense layers with norm and activation after each: `dense0 norm0 dense1 ...`."""
+
+    def __init__(self, inputs, units: Sequence[int], act, norm, dtype, norm_dtype, rng):
+        self._act = activation(act)
+        self.layers = {}
+        for i, size in enumerate(units):
+            self.layers[f"dense{i}"] = Dense(inputs, size, dtype, rng)
+            self.layers[f"norm{i}"] = make_norm(norm, size, norm_dtype)
+            inputs = size
+        self.size = inputs
+        self._depth = len(units)
+
+    def hidden(self, x: tf.Tensor) -> tf.Tensor:
+        for i in range(self._depth):
+            x = self._act(self.layers[f"norm{i}"](self.layers[f"dense{i}"](x)))
+        return x
+
+
+class DistLayer(Module):
+    """A linear layer, and one for the std where the distribution has one."""
+
+    def __init__(self, inputs, shape, dist, dtype, rng, min_std=0.1, init_std=0.0):
+        self._shape, self._dist = tuple(shape), dist
+        self._min_std, self._init_std = min_std, init_std
+        size = int(np.prod(shape))
+        self.layers = {"out": Dense(inputs, size, dtype, rng)}
+        if dist.endswith("normal"):
+            self.layers["std"] = Dense(inputs, size, dtype, rng)
+
+    def __call__(self, x: tf.Tensor, draws: Draws | Modes | None = None):
+        out = {k: tf.reshape(v(x), _leading(x, 1) + [*self._shape]) for k, v in self.layers.items()}
+        return make_dist(
+            self._dist,
+            out["out"],
+            out.get("std"),
+            len(self._shape),
+            draws,
+            self._min_std,
+            self._init_std,
+        )
+
+
+class MLP(Stack):
+    """Features `[..., F]` to a distribution over `shape`."""
+
+    def __init__(self, inputs: int, shape, config, dtype, norm_dtype, rng):
+        units = [config.units] * config.layers
+        super().__init__(inputs, units, config.act, config.norm, dtype, norm_dtype, rng)
+        self.out = DistLayer(
+            self.size, shape, config.dist, dtype, rng, getattr(config, "min_std", 0.1)
+        )
+        self._dtype = dtype
+
+    def __call__(self, features: tf.Tensor, draws: Draws | Modes | None = None):
+        """The distribution; `draws` serves the estimates of a squashed normal alone."""
+        flat = tf.reshape(tf.cast(features, self._dtype), [-1, features.shape[-1]])
+        x = self.hidden(flat)
+        return self.out(tf.reshape(x, _leading(features, 1) + [self.size]), draws)
+
+
+def matching_keys(
+    obs_space: Mapping[str, gymnasium.Space], pattern: str, rank: int
+) -> dict[str, tuple[int, ...]]:
+    """Keys of rank `rank` that match `pattern`, with their shapes, in the order of the space."""
+    return {
+        key: tuple(space.shape)
+        for key, space in obs_space.items()
+        if re.match(pattern, key) and len(space.shape) == rank
+    }
+
+
+class Encoder(Stack):
+    """Images and vectors to one embedding `[..., E]`; CNN features come first.
+
+    Raises:
+        ValueError: no key of the observation space matches `cnn_keys` or `mlp_keys`.
+    """
+
+    def __init__(self, obs_space, config, precision: Precision, rng):
+        self._cnn = matching_keys(obs_space, config.cnn_keys, 3)
+        self._mlp = matching_keys(obs_space, config.mlp_keys, 1)
+        if not self._cnn and not self._mlp:
+            raise ValueError(
+                f"encoder.cnn_keys {config.cnn_keys!r} and encoder.mlp_keys {config.mlp_keys!r} match "
+                f"none of the observation keys {', '.join(obs_space)}"
+            )
+        self._dtype, norm_dtype = precision.dtype("encoder"), precision.dtype("layernorm")
+        inputs = sum(shape[0] for shape in self._mlp.values())
+        units = config.mlp_layers if self._mlp else ()
+        super().__init__(inputs, units, config.act, config.norm, self._dtype, norm_dtype, rng)
+        self.embed_size = self.size
+        self._convs = len(config.cnn_kernels) if self._cnn else 0
+        if self._cnn:
+            self.embed_size += self._build_cnn(config, norm_dtype, rng)
+
+    def _build_cnn(self, config, norm_dtype, rng) -> int:
+        (height, width), *others = {shape[:2] for shape in self._cnn.values()}
+        if others:
+            raise ValueError(f"images of one size expected, got {self._cnn}")
+        channels = sum(shape[2] for shape in self._cnn.values())
+        for i, kernel in enumerate(config.cnn_kernels):
+            depth = 2**i * config.cnn_depth
+            height, width = (height - kernel) // 2 + 1, (width - kernel) // 2 + 1
+            self.layers[f"conv{i}"] = Conv(channels, depth, kernel, self._dtype, rng)
+            self.layers[f"convnorm{i}"] = make_norm(config.norm, depth, norm_dtype)
+            channels = depth
+        if height < 1 or width < 1:
+            raise ValueError(f"encoder.cnn_kernels {config.cnn_kernels}: the image is too small")
+        return height * width * channels
+
+    @property
+    def keys(self) -> list[str]:
+        return [*self._cnn, *self._mlp]
+
+    def __call__(self, data: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        outputs = []
+        if self._cnn:
+            x = tf.concat([tf.cast(data[k], self._dtype) for k in self._cnn], -1)
+            lead = _leading(x, 3)
+            x = tf.reshape(x, [-1, *x.shape[-3:]])
+            for i in range(self._convs):
+                x = self._act(self.layers[f"convnorm{i}"](self.layers[f"conv{i}"](x)))
+            outputs.append(tf.reshape(x, lead + [int(np.prod(x.shape[1:]))]))
+        if self._mlp:
+            x = tf.concat([tf.cast(data[k], self._dtype) for k in self._mlp], -1)
+            outputs.append(self.hidden(x))
+        return tf.concat(outputs, -1)
+
+
+class Decoder(Stack):
+    """Features to one unit-variance Normal per observation key."""
+
+    def __init__(self, obs_space, inputs: int, config, precision: Precision, rng):
+        self._cnn = matching_keys(obs_space, config.cnn_keys, 3)
+        self._mlp = matching_keys(obs_space, config.mlp_keys, 1)
+        self._dtype, norm_dtype = precision.dtype("decoder"), precision.dtype("layernorm")
+        self._likelihood_dtype = precision.dtype("image_likelihood")
+        units = config.mlp_layers if self._mlp else ()
+        super().__init__(inputs, units, config.act, config.norm, self._dtype, norm_dtype, rng)
+        for key, shape in self._mlp.items():
+            self.layers[f"dense_{key}"] = DistLayer(self.size, shape, "mse", self._dtype, rng)
+        self._convs = len(config.cnn_kernels) if self._cnn else 0
+        if self._cnn:
+            self._build_cnn(inputs, config, norm_dtype, rng)
+
+    def _build_cnn(self, inputs, config, norm_dtype, rng) -> None:
+        depth = 32 * config.cnn_depth
+        self.layers["convin"] = Dense(inputs, depth, self._dtype, rng)
+        size = 1
+        for i, kernel in enumerate(config.cnn_kernels):
+            previous, last = depth, i == self._convs - 1
+            depth = int(2 ** (self._convs - i - 2) * config.cnn_depth)
+            if last:
+                depth = sum(shape[2] for shape in self._cnn.values())
+            self.layers[f"conv{i}"] = ConvTranspose(previous, depth, kernel, self._dtype, rng)
+            if not last:
+                self.layers[f"convnorm{i}"] = make_norm(config.norm, depth, norm_dtype)
+            size = (size - 1) * 2 + kernel
+        for key, shape in self._cnn.items():
+            if shape[:2] != (size, size):
+                raise ValueError(
+                    f"decoder.cnn_kernels {config.cnn_kernels} make images of {size}x{size}, but "
+                    f"{key} is {shape[0]}x{shape[1]}"
+                )
+
+    @property
+    def keys(self) -> list[str]:
+        return [*self._cnn, *self._mlp]
+
+    @property
+    def image_keys(self) -> list[str]:
+        return list(self._cnn)
+
+    def __call__(self, features: tf.Tensor) -> dict:
+        features = tf.cast(features, self._dtype)
+        dists = {}
+        if self._cnn:
+            for key, mean in self._images(features).items():
+                mean = tf.cast(mean, self._likelihood_dtype)
+                dists[key] = ImageNormal(mean)
+        if self._mlp:
+            x = self.hidden(features)
+            dists |= {key: self.layers[f"dense_{key}"](x) for key in self._mlp}
+        return dists
+
+    def _images(self, features) -> dict[str, tf.Tensor]:
+        x = self.layers["convin"](tf.reshape(features, [-1, features.shape[-1]]))
+        x = tf.reshape(x, [-1, 1, 1, x.shape[-1]])
+        for i in range(self._convs):
+            x = self.layers[f"conv{i}"](x)
+            if i < self._convs - 1:
+                x = self._act(self.layers[f"convnorm{i}"](x))
+        x = tf.reshape(x, _leading(features, 1) + [*x.shape[1:]])
+        channels = [shape[2] for shape in self._cnn.values()]
+        return dict(zip(self._cnn, tf.split(x, channels, -1), strict=True))
+
+
+class ImageNormal:
+    """Unit-variance Normals over the pixels of `mean [..., H, W, C]`.
+
+    The constant ½ log 2π per pixel stays in, so that a perfect gray image reads -3764. Summed in
+    the dtype of `mean`: float32, unless `precision_overrides.image_likelihood` lowers it.
+    """
+
+    def __init__(self, mean: tf.Tensor):
+        self._mean = mean
+
+    def mode(self) -> tf.Tensor:
+        return tf.cast(self._mean, tf.float32)
+
+    def log_prob(self, image: tf.Tensor) -> tf.Tensor:
+        error = tf.cast(image, self._mean.dtype) - self._mean
+        log_prob = -0.5 * tf.square(error) - 0.5 * np.log(2 * np.pi)
+        return tf.cast(tf.reduce_sum(log_prob, [-3, -2, -1]), tf.float32)
+
+
+def _leading(x: tf.Tensor, trailing: int) -> list:
+    """The shape of all but the last `trailing` axes; static where it is known."""
+    dynamic = tf.shape(x)
+    return [dynamic[i] if n is None else n for i, n in enumerate(x.shape[:-trailing])]

@@ -1,0 +1,335 @@
+"""The recurrent state-space model (arXiv 1811.04551, with the discrete latents of 2010.02193).
+
+Shape letters: B batch, T time, K variables, C classes, D deterministic, E embedding, A action.
+A state is a dict: `stoch` `[B, K, C]` (Gaussian: `[B, S]`) and `deter` `[B, D]`, with the statistics
+that `stoch` was drawn from, `logit` `[B, K, C]` (Gaussian: `mean`, `std` `[B, S]`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from common.dists import Gaussian, OneHot
+from common.draws import Draws, Modes
+from common.nets import Dense, LayerNorm, Module, activation, make_norm
+from common.precision import Precision
+
+State = dict[str, tf.Tensor]
+
+STD_ACTIVATIONS = {
+    "softplus": tf.nn.softplus,
+    "sigmoid": tf.nn.sigmoid,
+    "sigmoid2": lambda x: 2 * tf.nn.sigmoid(x / 2),
+}
+
+
+class GRUCell(Module):
+    """A GRU with one LayerNorm over the three gates, in float32, and an update bias of -1.
+
+    reset, candidate, update = split(norm(dense([x, h])))
+    c = tanh(σ(reset) * candidate),   u = σ(update - 1),   h' = u c + (1 - u) h
+    """
+
+    def __init__(self, inputs: int, size: int, dtype: tf.DType, rng: np.random.Generator):
+        self.dense = Dense(inputs + size, 3 * size, dtype, rng)
+        self.norm = LayerNorm(3 * size)
+        self._dtype = dtype
+
+    def step(self, weights, x: tf.Tensor, h: tf.Tensor) -> tf.Tensor:
+        """One step; `weights` are those of `self.dense`, cast once for all steps."""
+        kernel, bias = weights
+        h = tf.cast(h, self._dtype)
+        parts = tf.matmul(tf.concat([tf.cast(x, self._dtype), h], -1), kernel)
+        parts = self.norm(tf.nn.bias_add(parts, bias))
+        reset, candidate, update = tf.split(parts, 3, -1)
+        candidate = tf.tanh(tf.nn.sigmoid(reset) * candidate)
+        update = tf.nn.sigmoid(update - 1)
+        return update * candidate + (1 - update) * h
+
+
+class RSSM(Module):
+    """Prior and posterior over latent states.
+
+    Args:
+        embed_size, action_size: E and A.
+        config: the `rssm` block.
+
+    Raises:
+        ValueError: an unknown activation, norm or `std_act`.
+    """
+
+    def __init__(self, embed_size: int, action_size: int, config, precision: Precision, rng):
+        dtype, norm_dtype = precision.dtype("rssm"), precision.dtype("layernorm")
+        self._dtype = dtype
+        self._deter, self._stoch = config.deter, config.stoch
+        self._classes = int(config.discrete)
+        self._ensemble = config.ensemble
+        self._act = activation(config.act)
+        self._min_std = config.min_std
+        if config.std_act not in STD_ACTIVATIONS:
+            raise ValueError(
+                f"rssm.std_act: got {config.std_act!r}, expected one of {', '.join(STD_ACTIVATIONS)}"
+            )
+        self._std_act = STD_ACTIVATIONS[config.std_act]
+        self.stoch_size = self._stoch * (self._classes or 1)
+        stats_size = self._stoch * (self._classes or 2)
+        self._img_in_sizes = [self.stoch_size, action_size]
+        self._obs_out_sizes = [self._deter, embed_size]
+        self.img_in = Dense(self.stoch_size + action_size, config.hidden, dtype, rng)
+        self.img_in_norm = make_norm(config.norm, config.hidden, norm_dtype)
+        self.gru = GRUCell(config.hidden, self._deter, precision.dtype("rssm/gru"), rng)
+        self.img = {}
+        for k in range(self._ensemble):
+            self.img[f"img_out_{k}"] = Dense(self._deter, config.hidden, dtype, rng)
+            self.img[f"img_out_norm_{k}"] = make_norm(config.norm, config.hidden, norm_dtype)
+            self.img[f"img_dist_{k}"] = Dense(config.hidden, stats_size, dtype, rng)
+        self.obs_out = Dense(self._deter + embed_size, config.hidden, dtype, rng)
+        self.obs_out_norm = make_norm(config.norm, config.hidden, norm_dtype)
+        self.obs_dist = Dense(config.hidden, stats_size, dtype, rng)
+
+    # States
+
+    @property
+    def deter_size(self) -> int:
+        return self._deter
+
+    @property
+    def stoch_shape(self) -> list[int]:
+        return [self._stoch, self._classes] if self._classes else [self._stoch]
+
+    def initial(self, batch: int | tf.Tensor) -> State:
+        """The state before an episode: zeros."""
+        names = ("logit", "stoch") if self._classes else ("mean", "std", "stoch")
+        state = {name: tf.zeros([batch, *self.stoch_shape]) for name in names}
+        return state | {"deter": tf.zeros([batch, self._deter], self._dtype)}
+
+    def flat_stoch(self, state: State) -> tf.Tensor:
+        """`stoch` as `[..., K*C]` in the compute dtype."""
+        stoch = tf.cast(state["stoch"], self._dtype)
+        if not self._classes:
+            return stoch
+        lead = stoch.shape.rank - 2
+        return tf.reshape(stoch, tf.concat([tf.shape(stoch)[:lead], [self.stoch_size]], 0))
+
+    def dist(self, state: State) -> OneHot | Gaussian:
+        """The distribution that the state's statistics describe, over `stoch` as one event."""
+        if self._classes:
+            return OneHot(state["logit"], event_dims=1)
+        return Gaussian(state["mean"], state["std"])
+
+    def _stats(self, out: tf.Tensor) -> State:
+        """Outputs of a statistics layer, `[..., K*C]` or `[..., 2*S]`, in float32."""
+        out = tf.cast(out, tf.float32)
+        if self._classes:
+            shape = [-1 if n is None else n for n in out.shape[:-1]]
+            return {"logit": tf.reshape(out, [*shape, *self.stoch_shape])}
+        mean, std = tf.split(out, 2, -1)
+        return {"mean": mean, "std": self._std_act(std) + self._min_std}
+
+    def noise(self, draws: Draws | Modes, shape: Sequence) -> tf.Tensor | None:
+        """What `sample_with` needs for latents of leading `shape`; None where modes are asked for."""
+        if not draws.random:
+            return None
+        draw = draws.gumbel if self._classes else draws.normal
+        return draw([*shape, *self.stoch_shape])
+
+    # The network, in the pieces that a scan needs apart
+
+    def weights(self) -> dict:
+        """Everything that a step multiplies with, cast and split once."""
+        return {
+            "img_in": self.img_in.weights(self._img_in_sizes),
+            "gru": self.gru.dense.weights(),
+            "obs_out": self.obs_out.weights(self._obs_out_sizes),
+            "obs_dist": self.obs_dist.weights(),
+        }
+
+    def _next_deter(self, weights, stoch: tf.Tensor, deter: tf.Tensor, action_in: tf.Tensor):
+        """`stoch` flat; `action_in` is the action's share of the input layer, bias included."""
+        x = tf.matmul(stoch, weights["img_in"][0]) + action_in
+        x = self._act(self.img_in_norm(x))
+        return tf.cast(self.gru.step(weights["gru"], x, deter), self._dtype)
+
+    def _action_in(self, weights, action: tf.Tensor) -> tf.Tensor:
+        _, kernel, bias = weights["img_in"]
+        return _linear(tf.cast(action, self._dtype), kernel, bias)
+
+    def _prior_stats(self, deter: tf.Tensor, draws: Draws | Modes) -> State:
+        """Statistics of the prior at `deter` `[..., D]`; one ensemble member per step."""
+        members = []
+        for k in range(self._ensemble):
+            x = self._act(self.img[f"img_out_norm_{k}"](self.img[f"img_out_{k}"](deter)))
+            members.append(self._stats(self.img[f"img_dist_{k}"](x)))
+        if self._ensemble == 1:
+            return members[0]
+        steps = deter.shape[0] if deter.shape.rank == 3 else 1
+        member = draws.index([steps], self._ensemble)
+        chosen = tf.one_hot(member, self._ensemble)  # [T, members]
+        return {key: _choose([m[key] for m in members], chosen) for key in members[0]}
+
+    def _post_stats(self, weights, deter: tf.Tensor, embed_in: tf.Tensor) -> State:
+        """`embed_in` is the embedding's share of the output layer, bias included."""
+        x = tf.matmul(deter, weights["obs_out"][0]) + embed_in
+        x = self._act(self.obs_out_norm(x))
+        kernel, bias = weights["obs_dist"]
+        return self._stats(tf.nn.bias_add(tf.matmul(x, kernel), bias))
+
+    def _embed_in(self, weights, embed: tf.Tensor) -> tf.Tensor:
+        _, kernel, bias = weights["obs_out"]
+        return _linear(tf.cast(embed, self._dtype), kernel, bias)
+
+    # Rollouts
+
+    def observe(
+        self,
+        embed: tf.Tensor,
+        action: tf.Tensor,
+        is_first: tf.Tensor,
+        state: State | None,
+        draws: Draws | Modes,
+    ) -> tuple[State, State]:
+        """Posterior and prior of every step of a sequence.
+
+            t       0      1      2      3
+            embed   e0     e1     e2     e3        observation of row t
+            action  a_-1   a0     a1     a2        action that led to row t
+            post    s0     s1     s2     s3        q(s_t | h_t, e_t),  h_t = f(s_{t-1}, h_{t-1}, a_{t-1})
+            prior   p0     p1     p2     p3        p(s_t | h_t)
+
+        Where `is_first`, the state and the action before the row are zero. Work that needs no
+        recurrence (shares of action and embedding, the prior) is done for all steps at once.
+
+        Args:
+            embed: `[B, T, E]`. action: `[B, T, A]`. is_first: `[B, T]`.
+            state: the posterior before row 0, zeros if None.
+
+        Returns:
+            (post, prior), each `[B, T, ...]`.
+        """
+        batch, steps = tf.shape(action)[0], action.shape[1]
+        state = self.initial(batch) if state is None else state
+        weights = self.weights()
+        embed, action, is_first = (_swap(x) for x in (embed, action, is_first))
+        keep = 1 - tf.cast(is_first, self._dtype)[..., None]
+        action_in = tf.unstack(self._action_in(weights, tf.cast(action, self._dtype) * keep))
+        embed_in = tf.unstack(self._embed_in(weights, embed))
+        keep = tf.unstack(keep)
+        noise = self.noise(draws, [steps, batch])
+        noise = [None] * steps if noise is None else tf.unstack(noise)
+        posts = []
+        for t in range(steps):
+            stoch = self.flat_stoch(state) * keep[t]
+            deter = tf.cast(state["deter"], self._dtype) * keep[t]
+            deter = self._next_deter(weights, stoch, deter, action_in[t])
+            stats = self._post_stats(weights, deter, embed_in[t])
+            state = stats | {"stoch": self.dist(stats).sample_with(noise[t]), "deter": deter}
+            posts.append(state)
+        post = {key: tf.stack([s[key] for s in posts], 0) for key in posts[0]}
+        prior = self._prior_stats(post["deter"], draws)
+        prior["stoch"] = self.dist(prior).sample_with(self.noise(draws, [steps, batch]))
+        prior["deter"] = post["deter"]
+        return tuple({key: _swap(x) for key, x in states.items()} for states in (post, prior))
+
+    def obs_step(
+        self,
+        state: State,
+        action: tf.Tensor,
+        embed: tf.Tensor,
+        is_first: tf.Tensor,
+        draws: Draws | Modes,
+    ) -> State:
+        """The posterior after one observation: `observe` for T = 1, without the prior.
+
+        Args:
+            state: `[B, ...]`. action: `[B, A]`, the one before `embed`, `[B, E]`. is_first: `[B]`.
+        """
+        weights = self.weights()
+        keep = 1 - tf.cast(is_first, self._dtype)[:, None]
+        action_in = self._action_in(weights, tf.cast(action, self._dtype) * keep)
+        deter = tf.cast(state["deter"], self._dtype) * keep
+        deter = self._next_deter(weights, self.flat_stoch(state) * keep, deter, action_in)
+        stats = self._post_stats(weights, deter, self._embed_in(weights, embed))
+        stoch = self.dist(stats).sample_with(self.noise(draws, [tf.shape(embed)[0]]))
+        return stats | {"stoch": stoch, "deter": deter}
+
+    def img_step(self, state: State, action: tf.Tensor, draws: Draws | Modes, weights=None):
+        """The prior one step after `state` under `action`, `[B, ...]`.
+
+        Args:
+            weights: `self.weights()`, for callers that loop.
+        """
+        weights = self.weights() if weights is None else weights
+        deter = tf.cast(state["deter"], self._dtype)
+        action_in = self._action_in(weights, action)
+        deter = self._next_deter(weights, self.flat_stoch(state), deter, action_in)
+        stats = self._prior_stats(deter, draws)
+        stoch = self.dist(stats).sample_with(self.noise(draws, [tf.shape(action)[0]]))
+        return stats | {"stoch": stoch, "deter": deter}
+
+    def imagine(self, action: tf.Tensor, state: State, draws: Draws | Modes) -> State:
+        """States after each of the actions `[B, T, A]`, without observations, `[B, T, ...]`."""
+        states = []
+        for step_action in tf.unstack(_swap(action)):
+            state = self.img_step(state, step_action, draws)
+            states.append(state)
+        return {key: tf.stack([s[key] for s in states], 1) for key in states[0]}
+
+    def kl_loss(
+        self,
+        post: State,
+        prior: State,
+        balance: float,
+        free: float,
+        forward: bool,
+        free_avg: bool,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """KL with balancing (arXiv 2010.02193, equation 2 and algorithm 2).
+
+            (1 - α) KL(post || sg(prior)) + α KL(sg(post) || prior)
+
+        `forward` swaps the two arguments and the two weights. `free` nats are clipped from below:
+        each side's mean with `free_avg`, else each element before the mean. `balance` 0.5 is one KL
+        without stops.
+
+        Returns:
+            (loss, value): a scalar, and the unclipped KL of each element, `[B, T]`.
+        """
+        first, second = (prior, post) if forward else (post, prior)
+        mix = balance if forward else 1 - balance
+
+        def kl(a, b):
+            return self.dist(a).kl(self.dist(b))
+
+        if balance == 0.5:
+            value = kl(first, second)
+            return tf.reduce_mean(tf.maximum(value, free)), value
+
+        def clipped_mean(value):
+            if free_avg:
+                return tf.maximum(tf.reduce_mean(value), free)
+            return tf.reduce_mean(tf.maximum(value, free))
+
+        stopped = {k: tf.stop_gradient(v) for k, v in second.items()}
+        value = kl(first, stopped)
+        value_right = kl({k: tf.stop_gradient(v) for k, v in first.items()}, second)
+        loss = mix * clipped_mean(value) + (1 - mix) * clipped_mean(value_right)
+        return loss, value
+
+
+def _linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`x @ kernel + bias` over the last axis of `x`, of any rank."""
+    flat = tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
+    return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [flat.shape[-1]]], 0))
+
+
+def _swap(x: tf.Tensor) -> tf.Tensor:
+    """Exchanges the first two axes: batch-major to time-major and back."""
+    return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
+
+
+def _choose(members: list[tf.Tensor], chosen: tf.Tensor) -> tf.Tensor:
+    """`members[k]` where `chosen` `[T, members]` is one; `[T, B, ...]`, or `[B, ...]` for T = 1."""
+    shape = [-1, len(members)] + [1] * (members[0].shape.rank - 1)
+    stacked = tf.stack(members, 1)  # [T or B, members, ...]
+    return tf.reduce_sum(stacked * tf.reshape(chosen, shape), 1)
