@@ -70,8 +70,6 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if _META not in archive.namelist():
-                raise CheckpointError(f"{path}: not a checkpoint (no {_META} in it)")
             meta = json.loads(archive.read(_META))
             arrays = {
                 name.removesuffix(".npy"): np.lib.format.read_array(
@@ -82,8 +80,6 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
             }
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
-    except CheckpointError:
-        raise
     except DAMAGE as error:
         raise CheckpointError(
             f"{path}: truncated, damaged or not a checkpoint ({error})"

@@ -1,6 +1,5 @@
 """Replay: episodes in files, as many of them in memory as fit, sampled as chunks `[B, T, ...]`."""
 
-import collections
 import dataclasses
 import datetime
 import io
@@ -53,8 +52,9 @@ class Replay:
       minlen: fewest steps of an episode that is kept, and fewest rows of a sampled sequence.
       maxlen: most rows of a sampled sequence (0: no bound).
       prioritize_ends: sample the end of an episode more often.
-      memory_gib: GiB of memory for episodes (0 or None: half of the machine's). The least
-        recently used leave it, and are read from their files when they are sampled again.
+      memory_gib: GiB of memory for episodes (0 or None: half of the machine's). Those that came
+        first leave it first, and are read from their files when they are sampled again (uniform
+        sampling hits no more often under another order).
       seed: of the sampling. Same seed and same episodes give the same samples: episodes are
         numbered by file name, which is the order in which they were added.
       keys: what batches contain and memory holds, `is_first` in any case; None: every key.
@@ -84,8 +84,7 @@ class Replay:
         self._prioritize_ends = prioritize_ends
         self._keys = None if keys is None else {*keys, "is_first"}
         self._rng = np.random.default_rng(seed)
-        self._memory: collections.OrderedDict[str, dict[str, np.ndarray]]
-        self._memory = collections.OrderedDict()
+        self._memory: dict[str, dict[str, np.ndarray]] = {}
         self._memory_bytes = 0
         self._memory_limit = int(memory_gib * _GIB) if memory_gib else machine_memory() // 2
         self._spec: dict[str, tuple[np.dtype, tuple[int, ...]]] | None = None
@@ -291,7 +290,6 @@ class Replay:
         """The arrays of episode `pick`, or None if its file is no good and was put aside."""
         name, length = self._index[pick]
         if name in self._memory:
-            self._memory.move_to_end(name)
             return self._memory[name]
         path = self._directory / name
         try:
@@ -339,12 +337,12 @@ class Replay:
         return {key: episode[key] for key in spec}
 
     def _remember(self, name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Keeps an episode in memory; the least recently used ones make room for it."""
+        """Keeps an episode in memory; the ones that came first make room for it."""
         arrays = {key: _narrow(value) for key, value in arrays.items()}
         self._memory[name] = arrays
         self._memory_bytes += _nbytes(arrays)
         while self._memory_bytes > self._memory_limit:
-            self._memory_bytes -= _nbytes(self._memory.popitem(last=False)[1])
+            self._memory_bytes -= _nbytes(self._memory.pop(next(iter(self._memory))))
         return arrays
 
     def _forget(self, pick: int) -> None:

@@ -342,19 +342,19 @@ def test_values_come_back_exactly_though_whole_numbers_are_stored_narrow(tmp_pat
         np.testing.assert_array_equal(batch[key][0], value, err_msg=key)
 
 
-def test_the_episode_under_way_is_sampled_only_if_asked(tmp_path):
-    for ongoing in (False, True):
-        replay = Replay(tmp_path / str(ongoing), 1e6, ongoing, minlen=5, maxlen=5)
-        add_episode(replay, 20, number=1)
-        for t in range(100):
-            action = np.zeros(3, np.float32)
-            row = {"image": np.array([2, t], np.uint8), "reward": 0.0, "action": action}
-            flags = {"is_first": t == 0, "is_last": False, "is_terminal": False}
-            replay.add_step({**row, **flags})
-            if t in (4, 99):
-                sampled = rows_of(replay, 100)
-        seen = {int(episode) for rows, _ in sampled for episode in rows[:, 0]}
-        assert seen == ({1, 2} if ongoing else {1})
+@pytest.mark.parametrize(
+    ("ongoing", "steps", "expected"),
+    [(False, 50, {1}), (True, 4, {1}), (True, 5, {1, 2}), (True, 99, {1, 2})],
+)
+def test_the_episode_under_way_is_sampled_if_asked_and_long_enough(
+    tmp_path, ongoing, steps, expected
+):
+    replay = Replay(tmp_path, 1e6, ongoing, minlen=5, maxlen=5)
+    for number, length, rows in ((1, 20, 21), (2, 10**6, steps + 1)):
+        for t in range(rows):
+            flags = {"is_first": t == 0, "is_last": t == length}
+            replay.add_step({"image": np.array([number, t], np.uint8), **flags})
+    assert {int(episode) for rows, _ in rows_of(replay, 50) for episode in rows[:, 0]} == expected
 
 
 def test_a_cut_sequence_of_the_episode_under_way_survives_its_end(tmp_path):
