@@ -48,7 +48,7 @@ class OneHot:
         return self.sample_with(None)
 
     def log_prob(self, onehot: tf.Tensor) -> tf.Tensor:
-        """No gradient reaches `onehot`, as in TensorFlow Probability; golden numbers depend on it."""
+        """No gradient reaches `onehot`, as in TensorFlow Probability."""
         onehot = tf.stop_gradient(onehot)
         return self._sum(tf.reduce_sum(tf.nn.log_softmax(self.logits) * onehot, -1))
 

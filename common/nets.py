@@ -1,7 +1,7 @@
 """Layers and networks, with every variable created at construction and float32.
 
-Why not `keras.layers`: a layer here hands out its kernel in the compute dtype and in pieces, so that a
-scan casts it once and multiplies the parts that need no recurrence outside of the loop.
+Why not `keras.layers`: a layer here hands out its kernel in the compute dtype and in pieces, so
+that a scan casts it once and multiplies the parts that need no recurrence outside of the loop.
 
 Shape letters: B batch (any leading axes), H W C image, F features.
 """
@@ -21,8 +21,8 @@ from common.precision import Precision
 class Module:
     """Owns variables and modules and names them by attribute: `rssm/gru/dense/kernel`.
 
-    A dict attribute holds modules or variables by key. The order of `named_variables` is that of the reference's
-    module tree: own variables first, then modules sorted by name, depth first.
+    A dict attribute holds modules or variables by key. The order of `named_variables` is that of
+    the reference's module tree: own variables first, then modules sorted by name, depth first.
     """
 
     def named_variables(self, prefix: str = "") -> dict[str, tf.Variable]:
@@ -120,7 +120,7 @@ class ConvTranspose(Module):
 
 
 class LayerNorm(Module):
-    """Normalises the last axis in `dtype`, epsilon 1e-3, and returns the dtype that it was given."""
+    """Normalises the last axis in `dtype`, epsilon 1e-3; returns the dtype that it was given."""
 
     def __init__(self, size: int, dtype: tf.DType = tf.float32):
         self.gamma = tf.Variable(tf.ones(size))
@@ -236,8 +236,8 @@ class Encoder(Stack):
         self._mlp = matching_keys(obs_space, config.mlp_keys, 1)
         if not self._cnn and not self._mlp:
             raise ValueError(
-                f"encoder.cnn_keys {config.cnn_keys!r} and encoder.mlp_keys {config.mlp_keys!r} match "
-                f"none of the observation keys {', '.join(obs_space)}"
+                f"encoder.cnn_keys {config.cnn_keys!r} and encoder.mlp_keys {config.mlp_keys!r} "
+                f"match none of the observation keys {', '.join(obs_space)}"
             )
         self._dtype, norm_dtype = precision.dtype("encoder"), precision.dtype("layernorm")
         inputs = sum(shape[0] for shape in self._mlp.values())

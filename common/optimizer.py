@@ -1,8 +1,8 @@
 """One optimiser per part of the agent: clip, weight decay, update rule, loss scale.
 
 The update rules are TensorFlow's own kernels (one fused pass over variable and moments), because
-their exact order of operations is what golden numbers pin down: Adam adds epsilon to `sqrt(v)` before
-the bias correction is folded into the step size.
+their exact order of operations is what golden numbers pin down: Adam adds epsilon to `sqrt(v)`
+before the bias correction is folded into the step size.
 """
 
 from collections.abc import Sequence
@@ -49,14 +49,14 @@ class LossScale(Module):
         """Accounts for one step whose gradients were all finite, or not."""
         if not self.dynamic:
             return
-        good = tf.where(finite, self.good_steps + 1, 0)
+        good = tf.where(finite, self.good_steps + 1, tf.zeros_like(self.good_steps))
         double = good >= GOOD_STEPS_TO_DOUBLE
         # The largest power of two that float32 holds twice over; a scale of infinity would stay.
         raised = tf.minimum(self.scale * 2, 2.0**126)
         halved = tf.maximum(self.scale / 2, 1.0)
         kept = tf.where(double, raised, self.scale)
         self.scale.assign(tf.where(finite, kept, halved))
-        self.good_steps.assign(tf.where(double, 0, good))
+        self.good_steps.assign(tf.where(double, tf.zeros_like(good), good))
 
 
 def _positive(setting) -> float:

@@ -14,7 +14,8 @@ def lambda_return(
 ) -> tf.Tensor:
     """λ-returns of imagined sequences (arXiv 2010.02193, equation 4).
 
-        R[t] = reward[t] + discount[t] * ((1 - λ) * value[t+1] + λ * R[t+1]),   value[T] = R[T] = bootstrap
+        R[t] = reward[t] + discount[t] * ((1 - λ) * value[t+1] + λ * R[t+1])
+        value[T] = R[T] = bootstrap
 
     λ = 0 gives one-step targets, λ = 1 the discounted sum of rewards plus the bootstrap.
 

@@ -1,8 +1,8 @@
 """The recurrent state-space model (arXiv 1811.04551, with the discrete latents of 2010.02193).
 
 Shape letters: B batch, T time, K variables, C classes, D deterministic, E embedding, A action.
-A state is a dict: `stoch` `[B, K, C]` (Gaussian: `[B, S]`) and `deter` `[B, D]`, with the statistics
-that `stoch` was drawn from, `logit` `[B, K, C]` (Gaussian: `mean`, `std` `[B, S]`).
+A state is a dict: `stoch` `[B, K, C]` (Gaussian: `[B, S]`) and `deter` `[B, D]`, with the
+statistics that `stoch` was drawn from, `logit` `[B, K, C]` (Gaussian: `mean`, `std` `[B, S]`).
 """
 
 from collections.abc import Sequence
@@ -68,9 +68,8 @@ class RSSM(Module):
         self._act = activation(config.act)
         self._min_std = config.min_std
         if config.std_act not in STD_ACTIVATIONS:
-            raise ValueError(
-                f"rssm.std_act: got {config.std_act!r}, expected one of {', '.join(STD_ACTIVATIONS)}"
-            )
+            accepted = ", ".join(STD_ACTIVATIONS)
+            raise ValueError(f"rssm.std_act: got {config.std_act!r}, expected one of {accepted}")
         self._std_act = STD_ACTIVATIONS[config.std_act]
         self.stoch_size = self._stoch * (self._classes or 1)
         stats_size = self._stoch * (self._classes or 2)
@@ -128,7 +127,7 @@ class RSSM(Module):
         return {"mean": mean, "std": self._std_act(std) + self._min_std}
 
     def noise(self, draws: Draws | Modes, shape: Sequence) -> tf.Tensor | None:
-        """What `sample_with` needs for latents of leading `shape`; None where modes are asked for."""
+        """What `sample_with` needs for latents of leading `shape`; None for modes."""
         if not draws.random:
             return None
         draw = draws.gumbel if self._classes else draws.normal
@@ -194,7 +193,8 @@ class RSSM(Module):
             t       0      1      2      3
             embed   e0     e1     e2     e3        observation of row t
             action  a_-1   a0     a1     a2        action that led to row t
-            post    s0     s1     s2     s3        q(s_t | h_t, e_t),  h_t = f(s_{t-1}, h_{t-1}, a_{t-1})
+            deter   h0     h1     h2     h3        h_t = f(s_{t-1}, h_{t-1}, a_{t-1})
+            post    s0     s1     s2     s3        q(s_t | h_t, e_t)
             prior   p0     p1     p2     p3        p(s_t | h_t)
 
         Where `is_first`, the state and the action before the row are zero. Work that needs no

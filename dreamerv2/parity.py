@@ -199,9 +199,8 @@ def compare(path: str, overrides: Mapping | None = None) -> list[Difference]:
         except ParityError as error:
             raise ParityError(f"expect/{name}: {error}") from None
     if expected:
-        raise ParityError(
-            f"{path}: {len(expected)} quantities are not compared, first expect/{next(iter(expected))}"
-        )
+        first = next(iter(expected))
+        raise ParityError(f"{path}: {len(expected)} quantities are not compared, first {first}")
     if not differences:
         raise ParityError(f"{path} expects nothing")
     return differences

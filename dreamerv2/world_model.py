@@ -80,7 +80,7 @@ class WorldModel(Module):
         return list(dict.fromkeys(keys))
 
     def normalize(self, obs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Images to [-0.5, 0.5] in the compute dtype, other numbers to float32, flags as they are."""
+        """Images to [-0.5, 0.5] in the compute dtype, other numbers to float32."""
 
         def convert(value):
             if value.dtype == tf.uint8:
@@ -136,7 +136,7 @@ class WorldModel(Module):
         return ModelLoss(loss, post, prior, embed, feat, kl, likes, metrics)
 
     def predictions(self, feat: tf.Tensor) -> dict:
-        """The distribution of each predicted key; heads outside `grad_heads` get no gradient to `feat`."""
+        """The distribution of each predicted key; `grad_heads` pass gradients to `feat`."""
         result = {}
         for name, head in {"decoder": self.decoder, **self.heads}.items():
             inputs = feat if name in self._config.grad_heads else tf.stop_gradient(feat)
@@ -156,7 +156,7 @@ class WorldModel(Module):
 
             t          0       1       2    ...   H
             state      z0      z1      z2         zH       z0 is the start
-            action     0       a0      a1         a_{H-1}  a_t ~ policy(stop_gradient(feat_t)) leads to z_{t+1}
+            action     0       a0      a1         a_{H-1}  a_t ~ policy(sg(feat_t)) leads to z_{t+1}
             discount   d0      d1      d2         dH       d0 is the true one where it is predicted
             weight     1       d0      d0 d1
 
