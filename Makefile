@@ -1,0 +1,57 @@
+# make train   set up what is needed, then train DreamerV2 on Atari Breakout; run it again to go on
+# make test    set up what is needed, then run the tests
+#
+# Variables: LOGDIR (where the run goes), ARGS (more flags), PYTHON (3.10, 3.11 or 3.12),
+# EXTRAS (extras of setup.py), VENV (where all is installed).
+# For example: make train LOGDIR=runs/pong ARGS="--task atari_pong --seed 1"
+
+SHELL := /bin/bash
+VENV := .venv
+LOGDIR := runs/breakout
+ARGS :=
+PYTHON := python3.11 python3.12 python3.10 python3 python
+comma := ,
+EXTRAS := dev,minatar,test$(if $(shell command -v nvidia-smi),$(comma)cuda)
+
+RUN := $(VENV)/bin/python
+READY := $(VENV)/ready
+
+.PHONY: train test test-slow learn lint setup
+
+train: setup
+	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs atari small $(ARGS)
+
+test: setup
+	$(RUN) -m pytest $(ARGS)
+
+test-slow: setup
+	$(RUN) -m pytest -m slow $(ARGS)
+
+learn: setup
+	$(RUN) -m pytest -m learn $(ARGS)
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+setup: $(READY)
+
+SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
+
+# The stamp is written last, so that a setup that was interrupted is taken up again.
+$(READY): setup.py pyproject.toml constraints.txt
+	@$(RUN) -c "" 2>/dev/null || { \
+	  for python in $(PYTHON); do \
+	    if "$$python" -c "$(SUITABLE)" >/dev/null 2>&1; then \
+	      exec "$$python" -m venv --clear $(VENV); \
+	    fi; \
+	  done; \
+	  echo "No Python 3.10, 3.11 or 3.12 with the module venv among: $(PYTHON)." \
+	    "Install one (Debian, Ubuntu: python3 and python3-venv)," \
+	    "or name it: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	}
+	@echo "Installing into $(VENV) with $$($(RUN) --version) (once; this takes minutes)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@touch $@

@@ -1,0 +1,41 @@
+"""Packaging of the two packages `common` and `dreamerv2`, with the configurations inside."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="dreamerv2",
+    version="1.0.0",
+    description="DreamerV2: mastering Atari with discrete world models, in TensorFlow 2",
+    python_requires=">=3.10,<3.13",
+    packages=[*find_packages(include=["common*", "dreamerv2*"]), "dreamerv2.configs"],
+    # In a checkout the blocks stand beside the package, where a reader looks for them.
+    package_dir={"dreamerv2.configs": "configs"},
+    package_data={"dreamerv2": ["*.json"], "dreamerv2.configs": ["*.yaml"]},
+    # The lower bounds are what Python 3.10 gets, the upper ones the next version that may break;
+    # constraints.txt has the exact versions that were tested.
+    install_requires=[
+        "ale-py>=0.11,<0.13",
+        "av>=14,<20",  # MP4 through imageio, without a system ffmpeg
+        "gymnasium>=1.2,<2",
+        "imageio>=2.37,<3",
+        "keras>=3.12,<4",
+        "matplotlib>=3.10,<4",
+        "numpy>=2.1,<3",
+        "opencv-python-headless>=4.11,<6",
+        "pillow>=11,<14",
+        "psutil>=6,<8",
+        "ruamel.yaml>=0.18,<0.20",
+        "scikit-learn>=1.6,<2",
+        "tensorboard>=2.20,<2.22",
+        "tensorflow>=2.20,<2.22",
+        "tensorflow-probability>=0.25,<0.26",
+        "tf-keras>=2.20,<2.22",  # imported by tensorflow-probability
+    ],
+    extras_require={
+        "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "legacy": ["atari-py==0.2.9", "gym==0.26.*"],
+        "minatar": ["minatar>=1.0.15,<2"],
+        "test": ["pip>=22.3", "pytest>=8,<10", "setuptools>=77", "wheel>=0.45,<1"],
+        "dev": ["ruff>=0.12,<0.18"],
+    },
+)
