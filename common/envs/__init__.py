@@ -1,6 +1,7 @@
 """Environments by name: `make_env("atari_breakout", seed=0)`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -20,7 +21,7 @@ MODES = ("train", "eval")
 
 
 def make_env(
-    task: str,
+    task: str | Any,
     *,
     seed: int = 0,
     mode: str = "train",
@@ -34,7 +35,8 @@ def make_env(
 ) -> Env:
     """The environment of a task, wrapped so that it keeps the contract of `base.Env`.
 
-    task: suite and name: `atari_GAME`, `minatar_GAME` or `gym_ID`.
+    task: suite and name: `atari_GAME`, `minatar_GAME` or `gym_ID`. Or an environment object: one of
+      ours, one of Gymnasium or of the old gym.
     seed: seeds everything random in the environment. `mode` (`train` or `eval`) goes into it too,
       so that the two environments of a run do not play the same games.
     time_limit: agent steps after which an episode is cut; 0 for no limit.
@@ -43,14 +45,16 @@ def make_env(
 
     Raises ValueError for an unknown task or setting, and where a package is missing.
     """
-    suite, _, name = task.partition("_")
+    if mode not in MODES:
+        raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
+    seed = int(np.random.SeedSequence((seed, MODES.index(mode))).generate_state(1)[0])
+    size = tuple(render_size)
+    if isinstance(task, Env):
+        return wrap(task, time_limit, action_repeat)
+    suite, _, name = task.partition("_") if isinstance(task, str) else ("gym", "", task)
     if suite not in SUITES or not name:
         accepted = ", ".join(f"{suite}_NAME" for suite in SUITES)
         raise ValueError(f"task {task!r}: expected one of {accepted}")
-    if mode not in MODES:
-        raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
-    seed = int(np.random.SeedSequence((seed, MODES.index(mode))).generate_state(1)[0] >> 1)
-    size = tuple(render_size)
     # Each suite is imported only when it is asked for: its packages need not be installed.
     if suite == "atari":
         from common.envs.atari import Atari
