@@ -30,3 +30,23 @@ class OneHot(gymnasium.spaces.Box):
 def is_discrete(space: gymnasium.Space) -> bool:
     """Whether actions of this space are one-hot vectors."""
     return isinstance(space, OneHot)
+
+
+def space_to_json(space: gymnasium.Space) -> dict:
+    """Kind, shape, dtype and bounds of a Box or one-hot space, as plain values."""
+    return {
+        "one_hot": is_discrete(space),
+        "shape": list(space.shape),
+        "dtype": str(space.dtype),
+        "low": float(np.min(space.low)),
+        "high": float(np.max(space.high)),
+    }
+
+
+def space_from_json(data: dict) -> gymnasium.spaces.Box:
+    """The space that `space_to_json` described; all its elements share the widest bounds."""
+    if data["one_hot"]:
+        return OneHot(data["shape"][0])
+    dtype = np.dtype(data["dtype"])
+    low, high = (np.full(data["shape"], data[key]).astype(dtype) for key in ("low", "high"))
+    return gymnasium.spaces.Box(low, high, tuple(data["shape"]), dtype)

@@ -1,0 +1,30 @@
+"""Which device TensorFlow computes on."""
+
+import os
+import platform
+
+import numpy as np
+import tensorflow as tf
+
+
+def setup_device(precision: int | str = 32) -> str:
+    """Let GPUs allocate memory as they need it; return lines that say what is used.
+
+    Must be called before the first tensor is made. At precision 16 on a CPU a second line says
+    that this is slow.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        device = f"GPU {details.get('device_name', gpus[0].name)}"
+    else:
+        device = f"CPU with {os.cpu_count()} cores"
+    versions = f"TensorFlow {tf.__version__}, NumPy {np.__version__}"
+    text = f"Device: {device} | {versions}, Python {platform.python_version()}"
+    if precision == 16 and not gpus:
+        text += (
+            "\nNote: float16 is emulated on a CPU and slow; use --precision 32 or bfloat16 here."
+        )
+    return text

@@ -1,0 +1,76 @@
+"""Watches what updates report: averages for the log, and the first number that is not finite."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+# Loss scaling halves from 2^15 to 1 in 15 updates: what it has not cured by then, it cannot cure.
+SKIPPED_IN_A_ROW = 50
+
+
+class NonFiniteError(RuntimeError):
+    """A loss, gradient or parameter is not finite; the message names it."""
+
+
+class Averages:
+    """Collects the metrics of updates until they are logged."""
+
+    def __init__(self):
+        self._values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._values[name].append(value)
+
+    def take(self) -> dict[str, float]:
+        """Means since the last call, of the finite values: one skipped update's infinite gradient
+        norm would hide all others. Counters (`*_skipped`) are taken as they are last."""
+        result = {}
+        for name, values in self._values.items():
+            finite = [value for value in values if math.isfinite(value)] or [math.nan]
+            counter = name.endswith("_skipped")
+            result[name] = finite[-1] if counter else float(np.mean(finite, dtype=np.float64))
+        self._values.clear()
+        return result
+
+    def state(self) -> dict[str, list[float]]:
+        return dict(self._values)
+
+    def load_state(self, state: Mapping[str, list[float]]) -> None:
+        self._values = defaultdict(list, {name: list(values) for name, values in state.items()})
+
+
+class Guard:
+    """Finds losses and gradients that are not finite.
+
+    At precision 16 (there are `*_skipped` counters) single updates with such gradients are part
+    of dynamic loss scaling; there only many in a row count.
+    """
+
+    def __init__(self):
+        self._skipped: dict[str, float] = {}
+        self._in_a_row: dict[str, int] = defaultdict(int)
+
+    def bad(self, metrics: Mapping[str, float]) -> str | None:
+        """The first bad tensor of an update, in the order in which they are computed, or None."""
+        counters = [name for name in metrics if name.endswith("_skipped")]
+        for counter in counters:
+            part = counter.removesuffix("_skipped")
+            now, before = metrics[counter], self._skipped.get(part, 0)
+            self._in_a_row[part] = self._in_a_row[part] + 1 if now > before else 0
+            self._skipped[part] = now
+            if self._in_a_row[part] >= SKIPPED_IN_A_ROW:
+                return f"the {part} gradient ({SKIPPED_IN_A_ROW} updates in a row)"
+        if counters:
+            return None
+        watched = (name for name in metrics if name.endswith(("_loss", "_grad_norm")))
+        return next((name for name in watched if not math.isfinite(metrics[name])), None)
+
+    def state(self) -> dict[str, dict[str, float]]:
+        return {"skipped": dict(self._skipped), "in_a_row": dict(self._in_a_row)}
+
+    def load_state(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        self._skipped = dict(state["skipped"])
+        self._in_a_row = defaultdict(int, state["in_a_row"])

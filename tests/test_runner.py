@@ -1,0 +1,449 @@
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from common import checkpoint
+from common.config import Config
+from common.envs.scripted import Scripted
+from common.logger import JSONLOutput, Logger
+from common.replay import Replay
+from dreamerv2 import runner as lib
+from dreamerv2 import snapshot
+from dreamerv2.monitor import NonFiniteError
+
+SETTINGS = {
+    "seed": 3,
+    "steps": 100,
+    "action_repeat": 4,
+    "prefill": 25,
+    "pretrain": 2,
+    "train_every": 5,
+    "train_steps": 2,
+    "eval_every": 30,
+    "eval_eps": 2,
+    "log_every": 20,
+    "keep_checkpoints": 2,
+    "video_frames": 7,
+    "log_keys_video": ["image", "absent"],
+    "log_keys_sum": "reward",
+    "log_keys_mean": "^$",
+    "log_keys_max": "counter",
+    "replay": {"capacity": 1000, "minlen": 5},
+    "dataset": {"batch": 2, "length": 5},
+}
+# Metrics that tell of the machine and its clock.
+TIMES = ("time_", "fps", "hours", "memory_gib", "updates_per_second")
+
+
+class FakeAgent:
+    """Counts what it is asked to do and writes it down; learns nothing.
+
+    failure: metrics that replace its own from update `fails_at` on.
+    on_update: called with the number of each update.
+    """
+
+    def __init__(self, act_space, calls, failure=None, fails_at=10, on_update=lambda n: None):
+        self.updates = 0
+        self.weights = np.zeros(4, np.float32)
+        self._act_space = act_space
+        self._calls = calls
+        self._failure, self._fails_at, self._on_update = failure or {}, fails_at, on_update
+
+    def named_variables(self):
+        return {"wm/layer/kernel": self.weights, "model_opt/m/kernel": self.weights}
+
+    def act(self, obs, state, mode):
+        if mode == "train" and self._calls[-1][0] != "reset" and obs["is_first"]:
+            self._calls.append(("reset", int(obs["counter"][1])))
+        self._calls.append((mode, int(obs["counter"][0])))
+        action = np.zeros(self._act_space.shape, np.float32)
+        action[0] = 1
+        return action, None
+
+    def train(self, batch, state, agent_steps):
+        assert state is None or float(state["deter"][0, 0]) == self.updates
+        self.updates += 1
+        self._calls.append(("update", agent_steps))
+        # Sensitive to every batch, so that a resumed run shows whether it draws the same.
+        seen = batch["counter"].sum() + batch["is_first"].sum()
+        self.weights = self.weights * np.float32(0.9) + np.float32(seen)
+        self._on_update(self.updates)
+        metrics = {"kl_loss": 1.0, "model_loss": float(seen), "model_grad_norm": 1.0}
+        if self.updates >= self._fails_at:
+            metrics |= self._failure
+        return {"deter": np.full((2, 1), self.updates, np.float32)}, metrics
+
+    def report(self, batch):
+        self._calls.append(("report", 0))
+        return {"openl_image": batch["image"][0].astype(np.float32) / 255}
+
+    def nonfinite(self):
+        return None if np.isfinite(self.weights).all() else "wm/layer/kernel"
+
+    def state_dict(self):
+        return {"kernel": self.weights, "updates": np.array(self.updates)}
+
+    def load_state_dict(self, arrays):
+        if set(arrays) != {"kernel", "updates"}:
+            raise ValueError(f"saved variables do not match the agent: {sorted(arrays)}")
+        self.weights, self.updates = arrays["kernel"], int(arrays["updates"])
+
+
+class Collect:
+    def __init__(self):
+        self.clips = []
+
+    def write(self, step, scalars, clips):
+        self.clips += [(step, name, frames.shape) for name, frames in clips.items()]
+
+    def close(self):
+        pass
+
+
+def make(tmp_path, calls=None, outputs=(), lengths=10, settings=None, with_eval=True, **agent):
+    """A runner on scripted environments with a fake agent."""
+    config = Config({**SETTINGS, "logdir": str(tmp_path)}).update(settings or {})
+    calls = [("start", 0)] if calls is None else calls
+
+    def make_env(mode, seed):
+        if mode == "eval" and not with_eval:
+            return None
+        return Scripted(lengths, size=8)
+
+    return lib.Runner(
+        config,
+        make_env=make_env,
+        make_agent=lambda obs_space, act_space: FakeAgent(act_space, calls, **agent),
+        make_replay=lambda mode, seed, agent: Replay(
+            tmp_path / f"{mode}_episodes", seed=seed, memory_gib=1, **config.replay
+        ),
+        make_logger=lambda show: Logger([JSONLOutput(tmp_path), *outputs], config.action_repeat),
+    )
+
+
+def rows_of(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in rows]
+
+
+def test_prefill_then_pretrain_then_evaluation_and_training_in_turn(tmp_path):
+    calls = [("start", 0)]
+    assert make(tmp_path, calls).run() == 0
+    kinds = [kind for kind, _ in calls]
+    assert kinds[1:3] == ["update", "update"]
+    assert [steps for kind, steps in calls if kind == "update"][:2] == [25, 25]
+    assert kinds[3:24] == ["eval"] * 20 + ["report"]
+    assert kinds[24] == "reset"
+    # Three evaluations: at 25, 55 and 85 of 100 steps.
+    assert kinds.count("report") == 3 and kinds.count("eval") == 60
+    assert kinds.count("train") == 75
+    updates = [steps for kind, steps in calls if kind == "update"][2:]
+    assert updates == [26 + 5 * (i // 2) for i in range(30)]
+
+
+def test_tail_of_prefill_is_not_glued_to_the_first_episode(tmp_path):
+    calls = [("start", 0)]
+    make(tmp_path, calls).run()
+    assert calls[calls.index(("report", 0)) + 1] == ("reset", 3)
+    for path in (tmp_path / "train_episodes").iterdir():
+        with np.load(path) as episode:
+            assert episode["counter"][:, 0].tolist() == list(range(11))
+            assert len(set(episode["counter"][:, 1])) == 1
+
+
+def test_prefill_lasts_at_least_one_episode(tmp_path):
+    make(tmp_path, lengths=60).run()
+    rows = rows_of(tmp_path)
+    assert rows[0]["train_length"] == 60
+    assert checkpoint.Checkpoints(tmp_path / "checkpoints", 2).all()
+
+
+def test_prefill_that_replay_cannot_use_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(lib, "PREFILL_PATIENCE", 50)
+    with pytest.raises(lib.RunError, match="minlen"):
+        make(tmp_path, lengths=3).run()
+
+
+def test_metrics_have_the_reference_names_and_count_frames(tmp_path):
+    make(tmp_path).run()
+    rows = rows_of(tmp_path)
+    episode = next(row for row in rows if "train_return" in row)
+    assert episode["step"] == 40 and episode["train_length"] == 10
+    assert episode["train_total_steps"] == 10 and episode["train_loaded_episodes"] == 1
+    assert episode["sum_train_reward"] == episode["train_return"]
+    assert episode["max_train_counter"] == 5.0  # 10 steps and episode 0
+    evaluation = next(row for row in rows if "eval_return" in row)
+    assert evaluation["step"] == 100 and evaluation["eval_return"] == 10
+    updates = [row for row in rows if "model_loss" in row]
+    assert [row["step"] for row in updates] == [104, 184, 264, 344]
+    assert [row["updates"] for row in updates] == [4, 12, 20, 28]
+    shares = [updates[1][f"time_{name}"] for name in ("env", "policy", "data", "train", "eval")]
+    assert 0 < sum(shares) <= 1
+    assert {"updates_per_second", "memory_gib", "hours", "fps"} <= updates[1].keys()
+
+
+def test_metrics_are_averaged_over_the_interval(tmp_path):
+    losses = []
+    runner = make(tmp_path)
+    train = runner._agent.train
+
+    def record(batch, state, agent_steps):
+        state, metrics = train(batch, state, agent_steps)
+        losses.append(metrics["model_loss"])
+        return state, metrics
+
+    runner._agent.train = record
+    runner.run()
+    logged = [row["model_loss"] for row in rows_of(tmp_path) if "model_loss" in row]
+    assert logged[0] == pytest.approx(np.mean(losses[2:4]))
+    assert logged[1] == pytest.approx(np.mean(losses[4:12]))
+
+
+def test_clips_of_every_evaluation_are_capped(tmp_path):
+    output = Collect()
+    make(tmp_path, outputs=[output]).run()
+    policy = [clip for clip in output.clips if clip[1] == "eval_policy_image"]
+    assert policy == [(step, "eval_policy_image", (7, 8, 8, 3)) for step in (100, 220, 340)]
+    assert [clip[1] for clip in output.clips].count("eval_openl_image") == 3
+
+
+def test_without_an_evaluation_environment_the_report_is_of_training_data(tmp_path):
+    output = Collect()
+    make(tmp_path, outputs=[output], with_eval=False).run()
+    assert {clip[1] for clip in output.clips} == {"eval_openl_image"}
+
+
+def test_same_seed_gives_the_same_metrics(tmp_path):
+    for name in ("a", "b"):
+        make(tmp_path / name).run()
+    make(tmp_path / "c", settings={"seed": 4}).run()
+    a, b, c = (without_times(rows_of(tmp_path / name)) for name in "abc")
+    assert a == b and a != c
+
+
+def test_checkpoints_are_written_and_the_last_stay(tmp_path):
+    make(tmp_path).run()
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["000000000085.npz", "000000000100.npz"]
+
+
+def test_checkpoint_is_enough_to_rebuild_spaces_and_config(tmp_path):
+    make(tmp_path).run()
+    _, meta = checkpoint.load(checkpoint.Checkpoints(tmp_path / "checkpoints", 2).path())
+    env = Scripted(size=8)
+    obs_space, act_space = snapshot.restore_spaces(meta["spaces"])
+    assert act_space == env.act_space
+    assert {k: (v.shape, v.dtype) for k, v in obs_space.items()} == {
+        k: (v.shape, v.dtype) for k, v in env.obs_space.items()
+    }
+    assert Config(meta["config"]).flat == Config.load(tmp_path / "config.yaml").flat
+    assert meta["agent_steps"] == 100 and meta["updates"] == 32
+    assert meta["action_names"] == list(env.action_names)
+
+
+def test_a_finished_run_does_nothing_more(tmp_path, capsys):
+    make(tmp_path).run()
+    calls = [("start", 0)]
+    before = rows_of(tmp_path)
+    assert make(tmp_path, calls).run() == 0
+    assert calls == [("start", 0)]
+    assert rows_of(tmp_path) == before
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_resume_with_more_steps_goes_on_and_says_what_changed(tmp_path, capsys):
+    make(tmp_path).run()
+    capsys.readouterr()
+    calls = [("start", 0)]
+    make(tmp_path, calls, settings={"steps": 130}).run()
+    out = capsys.readouterr().out
+    assert "Resuming at agent step 100 with 32 updates" in out
+    assert "steps: 100 -> 130" in out and "seed" not in out
+    # Neither prefill nor pretraining nor an evaluation before it is due at 115.
+    assert calls[1][0] == "reset" and calls[2][0] == "train"
+    assert [kind for kind, _ in calls].count("report") == 1
+    assert [kind for kind, _ in calls].count("train") == 30
+    assert rows_of(tmp_path)[-1]["step"] <= 520
+
+
+def run_to(tmp_path, updates, settings=None):
+    """The weights after so many updates; the run is interrupted for it, and may be resumed."""
+
+    def stop(number):
+        if number == updates:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    runner = make(tmp_path, settings=settings, on_update=stop)
+    assert runner.run() == 128 + signal.SIGTERM
+    return runner._agent.weights
+
+
+@pytest.mark.parametrize("cut_at", [1, 6, 19])
+def test_interrupted_updates_go_on_with_the_same_batches(tmp_path, cut_at):
+    # Sequences of 7 to 11 rows in chunks of 4: some are cut, and go on in the next chunk.
+    settings = {"replay.minlen": 7, "dataset.length": 4, "prefill": 60, "pretrain": 20}
+    whole = run_to(tmp_path / "whole", 20, settings)
+    run_to(tmp_path / "cut", cut_at, settings)
+    np.testing.assert_array_equal(run_to(tmp_path / "cut", 20, settings), whole)
+
+
+def test_a_signal_saves_and_a_second_run_resumes(tmp_path):
+    run_to(tmp_path, 9)
+    _, meta = checkpoint.load(checkpoint.Checkpoints(tmp_path / "checkpoints", 2).path())
+    # Two pretraining updates, then two at 26, 31, 36, 41: the step at hand is finished.
+    assert (meta["agent_steps"], meta["updates"]) == (41, 10)
+    calls = [("start", 0)]
+    make(tmp_path, calls).run()
+    assert [steps for kind, steps in calls if kind == "update"][:2] == [46, 46]
+    assert rows_of(tmp_path)[-1]["step"] > 164
+
+
+def test_a_signal_in_the_prefill_keeps_what_is_left_of_it(tmp_path):
+    runner = make(tmp_path)
+    runner._driver.on_step(
+        lambda row: os.kill(os.getpid(), signal.SIGINT) if runner.step == 15 else None
+    )
+    assert runner.run() == 128 + signal.SIGINT
+    calls = [("start", 0)]
+    make(tmp_path, calls).run()
+    assert [steps for kind, steps in calls if kind == "update"][:2] == [25, 25]
+
+
+def test_signal_handlers_are_restored(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    run_to(tmp_path, 3)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_counts_the_steps_in_replay(tmp_path):
+    make(tmp_path).run()
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    calls = [("start", 0)]
+    runner = make(tmp_path, calls, settings={"steps": 200})
+    assert runner.step == 90  # nine episodes of ten steps
+    runner.run()
+    assert [steps for kind, steps in calls if kind == "update"][:2] == [90, 90]
+
+
+def files_of(directory):
+    return {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_another_architecture_changes_nothing(tmp_path):
+    make(tmp_path).run()
+    path = checkpoint.Checkpoints(tmp_path / "checkpoints", 2).path()
+    arrays, meta = checkpoint.load(path)
+    arrays["agent/extra"] = np.zeros(3)
+    checkpoint.save(path, arrays, meta)
+    before = files_of(tmp_path)
+    with pytest.raises(ValueError, match="do not match"):
+        make(tmp_path, settings={"steps": 500})
+    assert files_of(tmp_path) == before
+
+
+def test_a_truncated_checkpoint_is_named_and_nothing_lost(tmp_path):
+    make(tmp_path).run()
+    path = checkpoint.Checkpoints(tmp_path / "checkpoints", 2).path()
+    path.write_bytes(path.read_bytes()[:-1000])
+    before = files_of(tmp_path)
+    with pytest.raises(lib.RunError, match="000000000100.npz.*resume from .*000000000085.npz"):
+        make(tmp_path)
+    assert files_of(tmp_path) == before
+    path.rename(tmp_path / "aside.npz")
+    assert make(tmp_path).step == 85
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_put_aside(tmp_path):
+    failure = {"kl_loss": float("nan"), "model_loss": float("nan")}
+    with pytest.raises(NonFiniteError, match="kl_loss is not finite at agent step 41, update 10"):
+        make(tmp_path, failure=failure).run()
+    with np.load(tmp_path / "failure" / "batch.npz") as batch:
+        assert batch["image"].shape == (2, 5, 8, 8, 3)
+    _, meta = checkpoint.load(tmp_path / "failure" / "checkpoint.npz")
+    assert meta["updates"] == 10
+    # The last good checkpoint is untouched, so that the run can go on from there.
+    assert make(tmp_path).step == 25
+
+
+def test_a_parameter_that_is_not_finite_never_reaches_a_checkpoint(tmp_path):
+    runner = make(tmp_path)
+
+    def spoil(number):
+        if number == 20:
+            runner._agent.weights = np.full(4, np.nan, np.float32)
+
+    runner._agent._on_update = spoil
+    with pytest.raises(NonFiniteError, match="wm/layer/kernel"):
+        runner.run()
+    for path in (tmp_path / "checkpoints").iterdir():
+        assert np.isfinite(checkpoint.load(path)[0]["agent/kernel"]).all()
+
+
+def test_skipped_updates_are_tolerated_until_they_do_not_end(tmp_path):
+    nan = {"model_loss": float("nan"), "model_grad_norm": float("inf")}
+    make(tmp_path / "few", failure={**nan, "model_skipped": 1.0}).run()
+    rows = [row for row in rows_of(tmp_path / "few") if "model_loss" in row]
+    assert rows[-1]["model_skipped"] == 1.0 and rows[-1]["model_loss"] is None
+
+    runner = make(tmp_path / "many", settings={"steps": 400})
+    train = runner._agent.train
+
+    def skipping(batch, state, agent_steps):
+        state, metrics = train(batch, state, agent_steps)
+        return state, {**metrics, **nan, "model_skipped": float(runner.updates)}
+
+    runner._agent.train = skipping
+    with pytest.raises(NonFiniteError, match="model gradient.*update 50"):
+        runner.run()
+
+
+def test_logdir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="logdir .*file/run cannot be written"):
+        lib.check_writable(tmp_path / "file" / "run")
+
+
+def test_parameter_table_leaves_out_moments_and_counters():
+    variables = {
+        "updates": np.zeros(()),
+        "wm/encoder/conv0/kernel": np.zeros((4, 4, 1, 2)),
+        "wm/encoder/conv0/bias": np.zeros(2),
+        "model_opt/m/wm/encoder/conv0/bias": np.zeros(2),
+    }
+    table = lib.parameter_table(variables)
+    assert table.splitlines() == ["Parameters: 34", "  wm/encoder           34"]
+
+
+def test_derived_seeds_differ_by_purpose_and_step():
+    seeds = {snapshot.derive_seed(0, *purpose) for purpose in [("env", 0), ("env", 1), ("eval",)]}
+    assert len(seeds) == 3 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_random_state_is_restored():
+    import random
+
+    snapshot.seed_generators(5)
+    random.gauss(0, 1), np.random.normal()
+    state = json.loads(json.dumps(snapshot.random_state()))
+    expected = [random.gauss(0, 1), random.random(), np.random.normal(), np.random.rand()]
+    snapshot.seed_generators(0)
+    snapshot.load_random_state(state)
+    assert [random.gauss(0, 1), random.random(), np.random.normal(), np.random.rand()] == expected
+
+
+def test_bfloat16_state_survives_a_checkpoint(tmp_path):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    tensors = {"deter": np.array([1.5, 3.140625], ml_dtypes.bfloat16), "stoch": np.ones(2)}
+    arrays, dtypes = snapshot.pack_tensors(tensors)
+    checkpoint.save(tmp_path / "x.npz", arrays, {})
+    back = snapshot.unpack_tensors(checkpoint.load(tmp_path / "x.npz")[0], dtypes)
+    for name, value in tensors.items():
+        assert back[name].dtype == value.dtype
+        np.testing.assert_array_equal(back[name], value)
