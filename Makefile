@@ -52,6 +52,6 @@ $(READY): setup.py pyproject.toml constraints.txt
 	  exit 1; \
 	}
 	@echo "Installing into $(VENV) with $$($(RUN) --version) (once; this takes minutes)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check \
+	@$(RUN) -m pip install -qq --disable-pip-version-check \
 	  --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	@touch $@
