@@ -155,19 +155,21 @@ def make_norm(kind: str, size: int, dtype: tf.DType) -> Module:
 class Stack(Module):
     """Dense layers with norm and activation after each: `dense0 norm0 dense1 ...`."""
 
+    _norm_name = "norm"
+
     def __init__(self, inputs, units: Sequence[int], act, norm, dtype, norm_dtype, rng):
         self._act = activation(act)
         self.layers = {}
         for i, size in enumerate(units):
             self.layers[f"dense{i}"] = Dense(inputs, size, dtype, rng)
-            self.layers[f"norm{i}"] = make_norm(norm, size, norm_dtype)
+            self.layers[f"{self._norm_name}{i}"] = make_norm(norm, size, norm_dtype)
             inputs = size
         self.size = inputs
         self._depth = len(units)
 
     def hidden(self, x: tf.Tensor) -> tf.Tensor:
         for i in range(self._depth):
-            x = self._act(self.layers[f"norm{i}"](self.layers[f"dense{i}"](x)))
+            x = self._act(self.layers[f"{self._norm_name}{i}"](self.layers[f"dense{i}"](x)))
         return x
 
 
@@ -231,6 +233,8 @@ class Encoder(Stack):
         ValueError: no key of the observation space matches `cnn_keys` or `mlp_keys`.
     """
 
+    _norm_name = "densenorm"
+
     def __init__(self, obs_space, config, precision: Precision, rng):
         self._cnn = matching_keys(obs_space, config.cnn_keys, 3)
         self._mlp = matching_keys(obs_space, config.mlp_keys, 1)
@@ -284,6 +288,8 @@ class Encoder(Stack):
 
 class Decoder(Stack):
     """Features to one unit-variance Normal per observation key."""
+
+    _norm_name = "densenorm"
 
     def __init__(self, obs_space, inputs: int, config, precision: Precision, rng):
         self._cnn = matching_keys(obs_space, config.cnn_keys, 3)

@@ -30,7 +30,7 @@ OFF = {
     "disag_action_cond": True,
 }
 # Read by nothing while those features are off; key patterns of the reference's blocks change them.
-UNUSED = re.compile(r"(expl_opt|expl_head|expl_reward_norm)\..*|slow_baseline|loss_scales\.proprio")
+UNUSED = re.compile(r"(expl_opt|expl_head|expl_reward_norm)\..*|slow_baseline")
 
 
 def config_from_reference(flat: Mapping[str, Any]) -> Config:
