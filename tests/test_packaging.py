@@ -18,10 +18,8 @@ import setuptools
 IMPORTS = {
     "ale-py": "ale_py",
     "atari-py": "atari_py",
-    "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "ruamel.yaml": "ruamel",
-    "scikit-learn": "sklearn",
     "tensorflow-probability": "tensorflow_probability",
 }
 # Imported by others: imageio's plugin for MP4, and what TensorFlow Probability imports.
