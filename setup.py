@@ -18,10 +18,13 @@ setup(
         "av>=14,<20",  # MP4 through imageio, without a system ffmpeg
         "gymnasium>=1.2,<2",
         "imageio>=2.37,<3",
+        "matplotlib>=3.10,<4",
         "numpy>=2.1,<3",
         "pillow>=11,<14",
         "psutil>=6,<8",
         "ruamel.yaml>=0.18,<0.20",
+        "scikit-learn>=1.6,<2",
+        "scipy>=1.14,<2",
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.20,<2.22",
         "tensorflow-probability>=0.25,<0.26",

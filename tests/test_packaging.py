@@ -20,6 +20,7 @@ IMPORTS = {
     "atari-py": "atari_py",
     "pillow": "PIL",
     "ruamel.yaml": "ruamel",
+    "scikit-learn": "sklearn",
     "tensorflow-probability": "tensorflow_probability",
 }
 # Imported by others: imageio's plugin for MP4, and what TensorFlow Probability imports.
