@@ -28,6 +28,9 @@ class Applied(NamedTuple):
 class LossScale(Module):
     """The factor on a loss that keeps its float16 gradients from underflowing.
 
+    The state of dynamic scaling exists at every setting, untouched, so that a checkpoint goes on at
+    another precision or setting.
+
     Args:
         setting: `dynamic`: starts at 2^15, doubles after 2000 good steps in a row and halves on a
             gradient that is not finite; a number: that scale always; `none`: no scale.
@@ -38,12 +41,14 @@ class LossScale(Module):
 
     def __init__(self, setting: str | float = "none"):
         self.dynamic = setting == "dynamic"
-        if setting == "none":
-            initial = 1.0
-        else:
-            initial = INITIAL_SCALE if self.dynamic else _positive(setting)
-        self.scale = tf.Variable(initial, dtype=tf.float32, trainable=False)
+        self._fixed = 1.0 if setting == "none" or self.dynamic else _positive(setting)
+        self.scale = tf.Variable(INITIAL_SCALE, dtype=tf.float32, trainable=False)
         self.good_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    @property
+    def value(self) -> tf.Tensor:
+        """The factor of the next step, float32 scalar."""
+        return self.scale.read_value() if self.dynamic else tf.constant(self._fixed, tf.float32)
 
     def update(self, finite: tf.Tensor) -> None:
         """Accounts for one step whose gradients were all finite, or not."""
@@ -125,11 +130,11 @@ class Optimizer(Module):
 
     def scale(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss to differentiate."""
-        return loss * self.loss_scale.scale
+        return loss * self.loss_scale.value
 
     def unscale(self, grads: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
         """True gradients; zeros for a variable that the loss does not depend on."""
-        factor = 1 / self.loss_scale.scale
+        factor = 1 / self.loss_scale.value
         return [
             tf.zeros_like(v) if g is None else tf.cast(g, tf.float32) * factor
             for v, g in zip(self._variables, grads, strict=True)

@@ -240,7 +240,7 @@ class Agent(Module):
         metrics[f"{name}_loss"] = loss
         metrics[f"{name}_grad_norm"] = applied.norm
         if self.precision.uses_float16:
-            metrics[f"{name}_loss_scale"] = optimizer.loss_scale.scale.read_value()
+            metrics[f"{name}_loss_scale"] = optimizer.loss_scale.value
             metrics[f"{name}_skipped"] = optimizer.skipped.read_value()
 
     # Looking inside
