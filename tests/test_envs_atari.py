@@ -92,6 +92,14 @@ def test_same_seed_same_play_and_other_seed_other_play():
     assert (first["ram"] != other["ram"]).any()
 
 
+def test_seed_reaches_the_emulators_sticky_actions():
+    actions = [-1, *[1, 2, 3, 2] * 20]
+    first, same, other = (
+        play(Atari("breakout", seed=seed, noops=0), actions)["ram"] for seed in (1, 1, 2)
+    )
+    assert (first == same).all() and (first != other).any()
+
+
 def test_train_and_eval_environment_of_a_seed_differ():
     train, again, evaluation = (
         make_env("atari_breakout", seed=0, mode=mode, action_repeat=4)

@@ -62,6 +62,19 @@ def test_game_over_is_terminal_and_reward_is_the_games():
     assert rewards > 0
 
 
+def test_actions_do_what_their_names_say():
+    """Breakout leaves out UP, so that the index of RIGHT is not the package's number for it."""
+    env = MinAtar("breakout")
+    env._game.sticky_action_prob = 0
+    env.reset()
+    assert env.action_names == ("NOOP", "LEFT", "RIGHT")
+    columns = [board_of(env)[9, :, 0].argmax()]
+    for action in (2, 0, 1, 1):
+        env.step(action)
+        columns.append(board_of(env)[9, :, 0].argmax())
+    assert np.diff(columns).tolist() == [1, 0, -1, -1]
+
+
 def test_seed_decides_the_play():
     def boards(seed):
         env = MinAtar("space_invaders", seed=seed)
