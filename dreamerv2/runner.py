@@ -220,7 +220,7 @@ class Runner:
         if first:
             self._progress.phase("compile")
             self._show(
-                "Batch: " + ", ".join(f"{k} {v.dtype}{[*v.shape]}" for k, v in batch.items())
+                "Batch: " + ", ".join(f"{k} {v.dtype} {[*v.shape]}" for k, v in batch.items())
             )
         with self._stopwatch("train"):
             self._carry, metrics = self._agent.train(batch, self._carry, self.step)
@@ -327,22 +327,20 @@ class Runner:
             **snapshot.under("replay", self._replay.state()),
             **snapshot.under("eval_replay", self._eval_replay.state()),
         }
-        meta = {
-            "agent_steps": self.step,
-            "updates": self.updates,
-            "config": self._config.nested(),
-            "spaces": snapshot.describe_spaces(self._env.obs_space, self._env.act_space),
-            "action_names": self._env.action_names,
-            "run": {
-                "prefill_left": self._prefill_left,
-                "eval_due": self._eval_due,
-                "clocks": [self._train_clock.state(), self._log_clock.state()],
-                "averages": self._averages.state(),
-                "guard": self._guard.state(),
-                "logger": self._logger.state(),
-                "carry_dtypes": dtypes,
-                "random": snapshot.random_state(),
-            },
+        env = self._env
+        meta = snapshot.agent_meta(
+            *(self.step, self.updates, self._config),
+            *(env.obs_space, env.act_space, env.action_names),
+        )
+        meta["run"] = {
+            "prefill_left": self._prefill_left,
+            "eval_due": self._eval_due,
+            "clocks": [self._train_clock.state(), self._log_clock.state()],
+            "averages": self._averages.state(),
+            "guard": self._guard.state(),
+            "logger": self._logger.state(),
+            "carry_dtypes": dtypes,
+            "random": snapshot.random_state(),
         }
         return arrays, meta
 

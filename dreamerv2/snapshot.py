@@ -2,12 +2,12 @@
 
 import random
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from common.config import flatten
+from common.config import Config, flatten
 from common.spaces import space_from_json, space_to_json
 
 # `.npz` has no type for these; float32 holds each of their values exactly.
@@ -78,6 +78,24 @@ def restore_spaces(data: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     """(obs_space, act_space) of `describe_spaces`."""
     obs_space = {key: space_from_json(space) for key, space in data["obs"].items()}
     return obs_space, space_from_json(data["act"])
+
+
+def agent_meta(
+    agent_steps: int,
+    updates: int,
+    config: Config,
+    obs_space: Mapping[str, Any],
+    act_space: Any,
+    action_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """What a checkpoint says of the agent in it, as JSON: enough to build it, and how far it came."""
+    return {
+        "agent_steps": agent_steps,
+        "updates": updates,
+        "config": config.nested(),
+        "spaces": describe_spaces(obs_space, act_space),
+        "action_names": action_names,
+    }
 
 
 def config_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
