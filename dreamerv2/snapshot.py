@@ -88,7 +88,7 @@ def agent_meta(
     act_space: Any,
     action_names: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """What a checkpoint says of the agent in it, as JSON: enough to build it, and how far it came."""
+    """What a checkpoint says of its agent, as JSON: enough to build it, and how far it came."""
     return {
         "agent_steps": agent_steps,
         "updates": updates,
