@@ -4,6 +4,9 @@ from typing import Any
 
 from common.config import Config
 from common.envs.base import Env
+from dreamerv2.restore import load
+
+__all__ = ["load", "train"]
 
 
 def train(env: Any, config: Config, eval_env: Any = None) -> None:
