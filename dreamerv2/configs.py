@@ -67,7 +67,10 @@ _OPEN_MAPS = {"loss_scales": cfg.number(0)}
 
 
 class Arguments(NamedTuple):
-    """What a command line asks for: the resolved values, and the blocks that they come from."""
+    """What a command line asks for: the resolved values, and the blocks that they come from.
+
+    No blocks: the values come from the run that is in the logdir.
+    """
 
     config: cfg.Config
     blocks: tuple[str, ...]
@@ -117,18 +120,22 @@ def load_config(path: str | pathlib.Path) -> cfg.Config:
 def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
     """The configuration that `--configs NAME ... --KEY VALUE ...` asks for.
 
-    `--help` prints all keys and exits. Raises ConfigError for anything that is not accepted, and
-    when `--logdir` is missing.
+    Without `--configs`, a run that is in the logdir goes on with its saved configuration, which no
+    block may name (an imported one). `--help` prints all keys and exits. Raises ConfigError for
+    anything that is not accepted, and when `--logdir` is missing.
     """
     if "--help" in argv or "-h" in argv:
         sys.stdout.write(help_text(command))
         raise SystemExit(0)
     flags = cfg.split_flags(argv)
     blocks = tuple(word for name, words in flags if name == "configs" for word in words)
-    config = make_config(blocks or DEFAULT_BLOCKS)
-    config = config.update_flags([flag for flag in flags if flag[0] != "configs"])
+    flags = [flag for flag in flags if flag[0] != "configs"]
+    config = make_config(blocks or DEFAULT_BLOCKS).update_flags(flags)
     if not config.logdir:
         raise cfg.ConfigError("--logdir is missing; write --logdir DIR")
+    saved = pathlib.Path(config.logdir).expanduser() / "config.yaml"
+    if not blocks and saved.is_file():
+        return Arguments(load_config(saved).update_flags(flags), blocks)
     return Arguments(config, blocks or DEFAULT_BLOCKS)
 
 
@@ -139,7 +146,8 @@ def help_text(command: str = "train") -> str:
         f"usage: python -m dreamerv2.{command} --logdir DIR [--configs NAME ...] [--KEY VALUE ...]",
         "",
         f"Blocks for --configs, applied in the order given: {', '.join(block_names())}.",
-        f"Without --configs: {' '.join(DEFAULT_BLOCKS)}; the values below are those.",
+        "Without --configs, a run that is in the logdir keeps its values; a new one has those of",
+        f"{' '.join(DEFAULT_BLOCKS)}, which are below.",
         r"KEY may be a pattern, as in --'.*\.units' 64; a list is written --KEY 1 2 3.",
         "",
     ]
