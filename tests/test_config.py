@@ -151,6 +151,8 @@ def test_patterns_change_every_key_that_they_match_as_a_whole(config):
     changed = config.update({r".*\.units": 64, r"(actor|rssm)\.(units|deter)": 32})
     assert changed.critic.units == 64
     assert changed.flat["actor.units"] == changed.rssm.deter == 32
+    with pytest.raises(ConfigError, match="unknown key"):
+        config.update({"(actor|critic).unit": 64})
 
 
 def test_a_pattern_that_meets_another_type_names_the_key():
@@ -224,6 +226,7 @@ def test_saved_values_load_and_no_partial_file_is_left(config, tmp_path):
     path = tmp_path / "config.yaml"
     changed = config.update({"discount": 1e-5, "encoder.keys": "$^", "mix": "linear(1,0,2)"})
     changed.save(path)
+    assert "  kernels: [4, 4, 4, 4]\n" in path.read_text()
     assert Config.load(path) == changed
     assert config.update(Config.load(path)) == changed
     assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
