@@ -1,0 +1,56 @@
+import json
+import math
+
+import pytest
+
+from dreamerv2 import monitor as lib
+
+
+def test_averages_are_of_finite_values_and_counters_are_last():
+    averages = lib.Averages()
+    for norm, skipped in ((1.0, 0), (math.inf, 1), (3.0, 1)):
+        averages.add({"model_grad_norm": norm, "model_skipped": skipped})
+    averages.add({"kl_loss": math.nan})
+    taken = averages.take()
+    assert taken["model_grad_norm"] == 2.0 and taken["model_skipped"] == 1
+    assert math.isnan(taken["kl_loss"])
+    assert averages.take() == {}
+
+
+def test_averages_go_on_from_their_state():
+    first, second = lib.Averages(), lib.Averages()
+    first.add({"a": 1.0})
+    second.load_state(json.loads(json.dumps(first.state())))
+    second.add({"a": 2.0})
+    assert second.take() == {"a": 1.5}
+
+
+def test_guard_names_the_first_bad_tensor():
+    metrics = {"kl_loss": 1.0, "image_loss": math.nan, "model_loss": math.nan}
+    assert lib.Guard().bad(metrics) == "image_loss"
+    assert lib.Guard().bad({"model_loss": 1.0, "model_grad_norm": math.inf}) == "model_grad_norm"
+    assert lib.Guard().bad({"model_loss": 1.0, "anything": math.nan}) is None
+
+
+def skip(guard, updates, before=0):
+    bad = None
+    for update in range(updates):
+        bad = guard.bad({"actor_loss": math.nan, "actor_skipped": before + update + 1.0})
+    return bad
+
+
+def test_guard_tolerates_skipped_updates_until_there_are_too_many_in_a_row():
+    guard = lib.Guard()
+    assert skip(guard, lib.SKIPPED_IN_A_ROW - 1) is None
+    assert guard.bad({"actor_skipped": lib.SKIPPED_IN_A_ROW - 1.0}) is None
+    assert skip(guard, lib.SKIPPED_IN_A_ROW - 1, before=lib.SKIPPED_IN_A_ROW) is None
+    assert "actor gradient" in skip(guard, 1, before=2 * lib.SKIPPED_IN_A_ROW)
+
+
+@pytest.mark.parametrize("first", [0, 20, lib.SKIPPED_IN_A_ROW - 1])
+def test_guard_counts_over_a_resume(first):
+    before, after = lib.Guard(), lib.Guard()
+    skip(before, first)
+    after.load_state(json.loads(json.dumps(before.state())))
+    assert skip(after, lib.SKIPPED_IN_A_ROW - first - 1, before=first) is None
+    assert skip(after, 1, before=lib.SKIPPED_IN_A_ROW) is not None
