@@ -103,7 +103,12 @@ class Conv(Module):
 
 
 class ConvTranspose(Module):
-    """Stride 2, no padding, NHWC, in `dtype`; the kernel is `[size, size, out, in]`."""
+    """Stride 2, no padding, NHWC, in `dtype`; the kernel is `[size, size, out, in]`.
+
+    TensorFlow's own kernel is slow at both ends of a decoder, and computed otherwise there, to the
+    same sums: a 1x1 input is one matrix product, and the few channels of an image are an ordinary
+    convolution to the four pixels of each 2x2 block.
+    """
 
     def __init__(self, inputs: int, depth: int, size: int, dtype: tf.DType, rng):
         self.kernel = glorot(rng, (size, size, depth, inputs))
@@ -111,12 +116,52 @@ class ConvTranspose(Module):
         self._dtype = dtype
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        kernel = tf.cast(self.kernel, self._dtype)
-        size, _, depth, _ = kernel.shape
-        height, width = ((n - 1) * 2 + size for n in x.shape[1:3])
-        shape = [tf.shape(x)[0], height, width, depth]
-        x = tf.nn.conv2d_transpose(tf.cast(x, self._dtype), kernel, shape, 2, "VALID")
+        x, kernel = tf.cast(x, self._dtype), tf.cast(self.kernel, self._dtype)
+        size, _, depth, inputs = kernel.shape
+        if x.shape[1] == x.shape[2] == 1:
+            columns = tf.reshape(kernel, [size * size * depth, inputs])
+            x = tf.matmul(tf.reshape(x, [-1, inputs]), columns, transpose_b=True)
+            x = tf.reshape(x, [-1, size, size, depth])
+        elif depth <= 8 and size % 2 == 0:
+            x = _subpixel_conv_transpose(x, kernel)
+        else:
+            x = _conv_transpose(x, kernel)
         return tf.nn.bias_add(x, tf.cast(self.bias, self._dtype))
+
+
+def _conv_transpose(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    height, width = ((n - 1) * 2 + kernel.shape[0] for n in x.shape[1:3])
+    shape = [tf.shape(x)[0], height, width, kernel.shape[2]]
+    return tf.nn.conv2d_transpose(x, kernel, shape, 2, "VALID")
+
+
+@tf.custom_gradient
+def _subpixel_conv_transpose(x: tf.Tensor, kernel: tf.Tensor):
+    """`_conv_transpose` for kernels of even size, fast where there are few output channels.
+
+    Pixel 2q+r of the output sees the inputs q-j through the weights 2j+r: a convolution with half
+    the window for each r. The gradient is that of the transposed convolution, which is the faster.
+    """
+    size, _, depth, inputs = kernel.shape
+    taps = size // 2
+    blocks = tf.reshape(kernel, [taps, 2, taps, 2, depth, inputs])
+    blocks = tf.transpose(tf.reverse(blocks, [0, 2]), [0, 2, 5, 1, 3, 4])
+    window = tf.reshape(blocks, [taps, taps, inputs, 4 * depth])
+    pad = [taps - 1, taps - 1]
+    out = tf.nn.conv2d(x, window, 1, [[0, 0], pad, pad, [0, 0]])
+
+    def grad(upstream):
+        strides = [1, 2, 2, 1]
+        to_kernel = tf.raw_ops.Conv2DBackpropFilter(
+            input=upstream,
+            filter_sizes=kernel.shape,
+            out_backprop=x,
+            strides=strides,
+            padding="VALID",
+        )
+        return tf.nn.conv2d(upstream, kernel, strides, "VALID"), to_kernel
+
+    return tf.nn.depth_to_space(out, 2), grad
 
 
 class LayerNorm(Module):
