@@ -1,0 +1,315 @@
+"""The comparison of precisions: what is read from runs, what is called, and how runs are made."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from common.config import ConfigError
+from dreamerv2 import compare, comparison, comparison_report, configs
+
+STEPS = 1000
+# Stands in for training: says a line, and leaves what a finished run leaves.
+FAKE_TRAIN = """
+import pathlib, sys
+logdir = pathlib.Path(sys.argv[1])
+(logdir / "checkpoints").mkdir(parents=True)
+(logdir / "checkpoints" / "000000001000.npz").touch()
+print("Device: a test")
+"""
+BROKEN_TRAIN = "import sys; sys.exit('error: the model gradient is not finite')"
+SAVING_TRAIN = """
+import pathlib, signal, sys, time
+def save(number, _):
+    pathlib.Path(sys.argv[1]).with_suffix(".saved").touch()
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def make_config(precision=32, seed=0, **overrides):
+    overrides = {"steps": STEPS, "precision": precision, "seed": seed, **overrides}
+    return configs.make_config(["atari"], {"action_repeat": 1, **overrides})
+
+
+def make_run(directory, precision=32, seed=0, level=1.0, seconds=0.5, steps=STEPS, **overrides):
+    """A run that has come to `steps`, whose returns rise to `level`."""
+    logdir = directory / f"{precision}-{seed}"
+    (logdir / "checkpoints").mkdir(parents=True)
+    make_config(precision, seed, **overrides).save(logdir / "config.yaml")
+    (logdir / "checkpoints" / f"{steps:012d}.npz").write_bytes(b"x" * 123)
+    rows = []
+    for step in range(50, steps + 1, 50):
+        rows.append({"step": step, "train_return": level * step / STEPS})
+        rows.append(
+            {
+                "step": step,
+                "updates": step // 10,
+                "model_loss": 100 - level,
+                "kl_loss": 3.0,
+                "actor_loss": 1.0,
+                "time_train": 0.5,
+                "updates_per_second": 0.5 / (seconds if step > 50 else 60.0),
+                "memory_gib": 1 + step / STEPS,
+                "hours": step / 3600,
+            }
+        )
+        if precision == 16:
+            rows[-1] |= {"model_loss_scale": 2.0**12, "model_skipped": 3, "actor_skipped": 1}
+    (logdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return logdir
+
+
+def read(directory, **settings):
+    return comparison.read_run(make_run(directory, **settings))
+
+
+# What is read
+
+
+def test_a_resumed_run_counts_what_it_wrote_anew_and_half_a_line_is_passed_over(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    steps = [(10, 1), (20, 2), (30, 3), (20, 4), (40, 5)]
+    lines = [json.dumps({"step": step, "loss": loss}) for step, loss in steps]
+    path.write_text("\n".join(lines) + '\n{"step": 50, "lo')
+    assert [row["loss"] for row in comparison.read_metrics(path)] == [1, 2, 4, 5]
+
+
+def test_returns_are_means_over_the_last_tenth_and_the_best_twentieth(tmp_path):
+    run = read(tmp_path, level=1.0)
+    assert comparison.final_return(run) == pytest.approx((0.95 + 1.0) / 2)
+    assert comparison.best_return(run) == pytest.approx(1.0)
+    windows = comparison.window_returns(run)
+    assert windows == pytest.approx(np.arange(1, 21) / 20)
+
+
+def test_the_last_episode_serves_when_none_ended_in_the_last_tenth(tmp_path):
+    run = read(tmp_path, steps=500)
+    assert comparison.final_return(run) == pytest.approx(0.5)
+
+
+def test_seconds_per_update_leave_out_the_interval_that_compiled(tmp_path):
+    assert comparison.seconds_per_update(read(tmp_path, seconds=0.25)) == pytest.approx(0.25)
+
+
+def test_losses_are_compared_after_the_same_number_of_updates(tmp_path):
+    long, short = read(tmp_path, seed=1), read(tmp_path, seed=2, steps=STEPS)
+    short = short._replace(rows=short.rows[:20])  # half as many updates in as many steps
+    assert comparison.loss_points([long, short]) == [12, 25, 50]
+
+
+@pytest.mark.parametrize(
+    ("steps", "log", "status"),
+    [
+        (STEPS, "Device: a test\n", "finished"),
+        (500, "train 500/1000\n", "unfinished"),
+        (500, "train 500/1000\nerror: model_grad_norm is not finite\n", "failed"),
+    ],
+)
+def test_the_state_of_a_run_is_read_from_its_files(tmp_path, steps, log, status):
+    logdir = make_run(tmp_path, steps=steps)
+    comparison.log_path(logdir).write_text(log)
+    run = comparison.read_run(logdir)
+    assert run.status == status
+    assert run.error == ("model_grad_norm is not finite" if status == "failed" else "")
+    assert comparison.nonfinite_norms(run) == (status == "failed")
+
+
+def test_a_directory_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="config.yaml"):
+        comparison.read_run(tmp_path / "nothing")
+
+
+# What is said
+
+
+def three_seeds(tmp_path, **by_precision):
+    """Runs with seeds 0 to 2 from `p16={"level": 2}` and so on."""
+    return [
+        read(tmp_path, precision=int(name[1:]), seed=seed, **change(settings, seed))
+        for name, settings in by_precision.items()
+        for seed in range(3)
+    ]
+
+
+def change(settings, seed):
+    return {**settings, "level": settings.get("level", 1.0) + 0.1 * seed}
+
+
+def test_the_report_has_the_promised_keys_and_counts(tmp_path):
+    runs = three_seeds(tmp_path, p32={}, p16={"seconds": 1.0})
+    content = comparison_report.write(tmp_path, runs, "the command")
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved == content
+    group = saved["precisions"]["16"]
+    assert len(group["runs"]) == 3
+    assert group["final_return"].keys() == {"iqm", "low", "high"}
+    assert group["final_return"]["low"] < group["final_return"]["iqm"]
+    assert group["seconds_per_update"] == pytest.approx(1.0)
+    assert group["seconds_per_update_ratio"] == pytest.approx(2.0)
+    assert group["peak_memory_gib"] == pytest.approx(2.0)
+    assert group["checkpoint_bytes"] == 123
+    assert group["skipped_updates"] == group["nonfinite_gradient_norms"] == 3 * 4
+    assert saved["precisions"]["32"]["skipped_updates"] == 0
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("# Precision on atari_breakout: use 32\n\n**Use `--precision 32` on ")
+    assert "the command" in text and "2^12" in text
+
+
+@pytest.mark.parametrize(
+    ("other", "best"),
+    [
+        ({"seconds": 0.2}, "16"),  # faster, as good
+        ({"seconds": 0.49}, "32"),  # hardly faster
+        ({"seconds": 0.2, "level": 0.2}, "32"),  # faster, worse
+        ({"seconds": 0.9, "level": 9.0}, "32"),  # slower
+    ],
+)
+def test_the_fastest_precision_is_recommended_unless_its_returns_are_lower(tmp_path, other, best):
+    summary = comparison.summarize(three_seeds(tmp_path, p32={}, p16=other))
+    assert comparison.recommend(summary)[0] == best
+
+
+def test_two_seeds_are_not_enough_to_leave_the_baseline(tmp_path):
+    runs = [read(tmp_path, precision=p, seed=s, seconds=p / 64) for p in (32, 16) for s in (0, 1)]
+    summary = comparison.summarize(runs)
+    assert summary["differences"]["16"]["final_return"]["low"] is None
+    assert summary["differences"]["16"]["final_return"]["called"] is False
+    assert comparison.recommend(summary)[0] == "32"
+
+
+def test_a_failed_run_is_a_row_and_does_not_enter_the_statistics(tmp_path):
+    runs = three_seeds(tmp_path, p32={}, p16={"seconds": 0.1})
+    broken = runs[-1]._replace(status="failed", error="model_grad_norm is not finite | at 7")
+    content = comparison_report.write(tmp_path, [*runs[:-1], broken], "the command")
+    group = content["precisions"]["16"]
+    assert [run["status"] for run in group["runs"]] == ["finished", "finished", "failed"]
+    assert group["finished"] == 2 and group["final_return"]["low"] is None
+    assert content["recommended"] == "32"
+    assert "model_grad_norm is not finite \\| at 7" in (tmp_path / "report.md").read_text()
+
+
+def test_overrides_that_differ_name_the_group_and_other_differences_are_told(tmp_path):
+    override = {"precision_overrides.layernorm": 16, "loss_scale": 1024, "discount": 0.9}
+    runs = [read(tmp_path, seed=0), read(tmp_path, precision=16, **override)]
+    assert comparison.labels(runs) == ["32", "16, layernorm 16, loss_scale 1024.0"]
+    assert comparison.differing_keys(runs) == ["discount"]
+    assert comparison.labels(runs[1:]) == ["16"]
+
+
+# How runs are made
+
+
+def test_runs_are_made_for_each_precision_and_seed_with_the_flags_given(tmp_path):
+    words = f"--logdir {tmp_path} --seeds 3 4 --precisions 16 bfloat16 --steps 7 --configs debug"
+    jobs = compare.make_jobs(*compare.parse(words.split()))
+    assert [job.name for job in jobs] == ["16-3", "bfloat16-3", "16-4", "bfloat16-4"]
+    assert jobs[1].config.precision == "bfloat16" and jobs[1].config.seed == 3
+    assert jobs[1].config.steps == 7 and jobs[1].config.rssm.deter == 16
+    assert jobs[1].command[2:] == (
+        *("-m", "dreamerv2.train", "--steps", "7", "--configs", "debug"),
+        *("--logdir", str(tmp_path / "bfloat16-3"), "--precision", "bfloat16", "--seed", "3"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--precisions 32", "--logdir is missing"),
+        ("--logdir D --precision 16", "write --precisions"),
+        ("--logdir D --jobs 0", "--jobs 0: expected at least 1"),
+        ("--logdir D --runs A --seeds 1", "only --logdir goes with it"),
+        ("--runs A --audit B --logdir D", "exclude each other"),
+        ("--logdir D --stpes 4", "unknown key stpes; did you mean steps"),
+        ("--logdir D --precision_overrides.nose 16", "unknown key precision_overrides.nose"),
+        ("--logdir D --loss_scale -1", "loss_scale: -1 is not accepted"),
+        ("--logdir D --seeds -1", "seed: -1 is not accepted"),
+    ],
+)
+def test_mistakes_are_found_before_the_first_run(words, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        compare.main(words.split())
+    assert error.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and message in lines[0]
+
+
+def test_a_run_of_other_settings_is_not_taken_for_one_of_these(tmp_path):
+    make_run(tmp_path, precision=32, seed=0)
+    flags = f"--logdir {tmp_path} --precisions 32 --seeds 0 --action_repeat 1".split()
+    job = compare.make_jobs(*compare.parse([*flags, "--steps", str(2 * STEPS)]))[0]
+    assert not job.finished  # more steps: the run goes on
+    with pytest.raises(ConfigError, match=r"32-0 holds a run with other settings \(discount: 0.99"):
+        compare.make_jobs(*compare.parse([*flags, "--discount", "0.9"]))
+
+
+def make_job(tmp_path, precision, script):
+    logdir = tmp_path / f"{precision}-0"
+    return compare.Job(
+        logdir, (sys.executable, "-c", script, str(logdir)), make_config(precision, 0)
+    )
+
+
+def test_a_run_that_fails_is_a_row_and_the_others_are_made(tmp_path, capsys):
+    jobs = [make_job(tmp_path, 16, BROKEN_TRAIN), make_job(tmp_path, 32, FAKE_TRAIN)]
+    assert compare.Trainer(tmp_path, jobs, 1, "the command").run() == 0
+    precisions = json.loads((tmp_path / "report.json").read_text())["precisions"]
+    failed, finished = precisions["16"]["runs"][0], precisions["32"]["runs"][0]
+    assert failed["status"] == "failed" and failed["error"] == "the model gradient is not finite"
+    assert finished["status"] == "finished"
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_finished_runs_are_not_made_again_and_failed_ones_are(tmp_path):
+    jobs = [make_job(tmp_path, 16, BROKEN_TRAIN), make_job(tmp_path, 32, FAKE_TRAIN)]
+    compare.Trainer(tmp_path, jobs, 2, "the command").run()
+    log = comparison.log_path(jobs[1].logdir)
+    before = log.read_text()
+    jobs[0] = make_job(tmp_path, 16, FAKE_TRAIN)
+    assert compare.Trainer(tmp_path, jobs, 2, "the command").run() == 0
+    assert log.read_text() == before
+    assert jobs[0].finished
+
+
+def test_a_killed_run_says_so(tmp_path):
+    kill = "import os; os.kill(os.getpid(), 9)"
+    assert compare.Trainer(tmp_path, [make_job(tmp_path, 32, kill)], 1, "-").run() == 1
+    run = json.loads((tmp_path / "report.json").read_text())["precisions"]["32"]["runs"][0]
+    assert run["error"].startswith("killed by SIGKILL")
+
+
+def test_a_signal_lets_the_runs_save_and_starts_no_more(tmp_path):
+    jobs = [make_job(tmp_path, 16, SAVING_TRAIN), make_job(tmp_path, 32, SAVING_TRAIN)]
+
+    def stop():
+        log = comparison.log_path(jobs[0].logdir)
+        while not (log.exists() and "ready" in log.read_text()):
+            time.sleep(0.05)
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert compare.Trainer(tmp_path, jobs, 1, "the command").run() == 128 + signal.SIGTERM
+    assert jobs[0].logdir.with_suffix(".saved").exists()
+    assert not comparison.log_path(jobs[1].logdir).exists()
+
+
+@pytest.mark.slow
+def test_two_precisions_are_compared_in_one_command(tmp_path, project):
+    words = f"--logdir {tmp_path} --configs atari debug --precisions 32 bfloat16 --seeds 0"
+    command = [sys.executable, "-m", "dreamerv2.compare", *words.split()]
+    subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=600)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert [saved["precisions"][p]["finished"] for p in ("32", "bfloat16")] == [1, 1]
+    first, second = (
+        sorted((tmp_path / name / "train_episodes").iterdir())[0] for name in ("32-0", "bfloat16-0")
+    )
+    with np.load(first) as one, np.load(second) as two:  # the prefill has the same data
+        assert all(np.array_equal(one[key], two[key]) for key in one.files)
