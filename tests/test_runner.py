@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 
 import numpy as np
@@ -64,7 +65,8 @@ class FakeAgent:
         return action, None
 
     def train(self, batch, state, agent_steps):
-        assert state is None or float(state["deter"][0, 0]) == self.updates
+        # Carried from update to update, over resumes too.
+        assert (0 if state is None else float(state["deter"][0, 0])) == self.updates
         self.updates += 1
         self._calls.append(("update", agent_steps))
         # Sensitive to every batch, so that a resumed run shows whether it draws the same.
@@ -261,7 +263,10 @@ def test_resume_with_more_steps_goes_on_and_says_what_changed(tmp_path, capsys):
     make(tmp_path).run()
     capsys.readouterr()
     calls = [("start", 0)]
-    make(tmp_path, calls, settings={"steps": 130}).run()
+    path = checkpoint.Checkpoints(tmp_path / "checkpoints", 2).path()
+    written = path.stat().st_mtime_ns
+    make(tmp_path, calls, settings={"steps": 130, "keep_checkpoints": 9}).run()
+    assert path.stat().st_mtime_ns == written
     out = capsys.readouterr().out
     assert "Resuming at agent step 100 with 32 updates" in out
     assert "steps: 100 -> 130" in out and "seed" not in out
@@ -302,6 +307,27 @@ def test_a_signal_saves_and_a_second_run_resumes(tmp_path):
     make(tmp_path, calls).run()
     assert [steps for kind, steps in calls if kind == "update"][:2] == [46, 46]
     assert rows_of(tmp_path)[-1]["step"] > 164
+
+
+def test_a_resumed_run_has_all_the_state_of_the_interrupted_one(tmp_path):
+    def stop(number):
+        random.random(), np.random.rand()  # as some environment may
+        if number == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    skipping = {"model_skipped": 1.0}
+    runner = make(tmp_path, on_update=stop, failure=skipping, fails_at=3)
+    runner.run()
+    arrays, meta = runner._state()
+    again, meta_again = make(tmp_path, failure=skipping)._state()
+    assert arrays.keys() == again.keys()
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(value, again[name], err_msg=name)
+    clocks, clocks_again = (m["run"].pop("logger") for m in (meta, meta_again))
+    assert clocks_again == pytest.approx(clocks, abs=5)
+    assert clocks["fps_step"] == clocks_again["fps_step"] > 0
+    assert meta["run"]["averages"] and meta["run"]["guard"]["skipped"]
+    assert json.loads(json.dumps(meta_again)) == json.loads(json.dumps(meta))
 
 
 def test_a_signal_in_the_prefill_keeps_what_is_left_of_it(tmp_path):
@@ -427,8 +453,6 @@ def test_derived_seeds_differ_by_purpose_and_step():
 
 
 def test_random_state_is_restored():
-    import random
-
     snapshot.seed_generators(5)
     random.gauss(0, 1), np.random.normal()
     state = json.loads(json.dumps(snapshot.random_state()))
