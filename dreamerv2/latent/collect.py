@@ -1,0 +1,73 @@
+"""Plays episodes with a trained agent and keeps what its model thought at every step."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from common.envs.base import Env
+from dreamerv2.latent.model import LatentModel, Latents
+from dreamerv2.play import AgentPolicy, Row, episode_seed, play
+
+
+class Recording(NamedTuple):
+    """The observations of several episodes, one after the other, a row each."""
+
+    latents: Latents  # posteriors, as drawn while playing
+    prior_classes: np.ndarray  # int32 [N, K], drawn from the prior of each row
+    prior_log_probs: np.ndarray  # float32 [N, K, C]
+    images: np.ndarray | None  # uint8 [N, H, W, channels], None where nothing is decoded as image
+    ram: np.ndarray | None  # uint8 [N, 128], None where the environment has none
+    episode: np.ndarray  # int [N], 0, 1, ...
+    returns: list[float]  # per episode
+
+
+def collect(
+    model: LatentModel,
+    make_env: Callable[[int], Env],
+    episodes: int,
+    steps: int,
+    seed: int,
+    show: Callable[[str], None],
+) -> Recording:
+    """Plays `episodes` episodes, greedily, of at most `steps / episodes` rows each.
+
+    Cutting all alike keeps one long game from being the whole recording. make_env(seed): an
+    environment for one episode.
+    """
+    policy = AgentPolicy(model.agent, "eval")
+    played, returns = [], []
+    for index in range(episodes):
+        number = episode_seed(seed, index)
+        env = make_env(number)
+        rows = itertools.islice(play(env, policy.episode(number), steps), max(1, steps // episodes))
+        played.append(_columns(rows, model.image_key))
+        env.close()
+        returns.append(float(played[-1].pop("reward").sum()))
+        length = len(played[-1]["classes"])
+        show(f"episode {index + 1} of {episodes}: {length} rows, return {returns[-1]:.4g}")
+    lengths = [len(columns["classes"]) for columns in played]
+    arrays = {key: np.concatenate([columns[key] for columns in played]) for key in played[0]}
+    latents = Latents(arrays["classes"], arrays["deter"])
+    episode = np.repeat(np.arange(episodes), lengths)
+    is_first = np.diff(episode, prepend=-1) > 0
+    before = np.maximum(0, np.arange(len(episode)) - 1)  # not read where a row is a first one
+    prior = model.prior(latents.take(before), arrays["action"][before], is_first, seed)
+    return Recording(latents, *prior, arrays.get("image"), arrays.get("ram"), episode, returns)
+
+
+def _columns(rows: Iterable[Row], image_key: str | None) -> dict[str, np.ndarray]:
+    """One episode as `[rows, ...]` per key; `action` is what the policy does at the row."""
+    columns = defaultdict(list)
+    for obs, action, (latent, _) in rows:
+        columns["classes"].append(np.argmax(latent["stoch"][0], -1).astype(np.int32))
+        columns["deter"].append(np.asarray(latent["deter"][0], np.float32))
+        columns["action"].append(action)
+        columns["reward"].append(float(obs["reward"]))
+        if image_key:
+            columns["image"].append(np.array(obs[image_key]))
+        if "ram" in obs:
+            columns["ram"].append(np.array(obs["ram"]))
+    return {key: np.stack(column) for key, column in columns.items()}

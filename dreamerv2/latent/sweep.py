@@ -1,0 +1,120 @@
+"""One latent variable at a time through all its classes: what changes, and how much."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from dreamerv2.latent.model import Latents, Response
+
+# A change of a pixel by a tenth of the range between black and white can be seen.
+VISIBLE = 25.5  # gray levels
+
+Decode = Callable[[Latents], np.ndarray]
+
+
+class Sweep(NamedTuple):
+    """Effects of putting variable k of state s to class c and nothing else; 0 where it had c."""
+
+    current: np.ndarray  # int32 [S, K], the classes that the states had
+    pixel: np.ndarray  # [S, K, C], mean absolute change of the image, gray levels
+    largest: np.ndarray  # [S, K, C], largest absolute change of a pixel, gray levels
+    value: np.ndarray  # [S, K, C], absolute change of the critic's value
+    reward: np.ndarray  # [S, K, C], absolute change of the predicted reward
+    policy: np.ndarray  # [S, K, C], share of probability that moves to other actions, 0 to 1
+    maps: np.ndarray  # [K, H, W], mean absolute change per pixel, gray levels
+    tiles: np.ndarray  # [K, C, H, W, channels], the images of state 0
+
+
+def sweep(
+    decode: Decode, respond: Callable[[Latents], Response], states: Latents, counts: np.ndarray
+) -> Sweep:
+    """Sweeps every variable of `states` (S of them) through its classes.
+
+    counts: `[K, C]`, how often each cell was used; `maps` averages over classes in use.
+    """
+    size = counts.shape[1]
+    images, response = decode(states), respond(states)
+    changes = {name: [] for name in ("pixel", "largest", "value", "reward", "policy")}
+    maps, tiles = [], []
+    for variable in range(counts.shape[0]):
+        swept = sweep_variable(states, variable, size)
+        swept_images = decode(swept).reshape(len(images), size, *images.shape[1:])
+        difference = 255 * np.abs(swept_images - images[:, None])
+        changes["pixel"].append(difference.mean((2, 3, 4)))
+        changes["largest"].append(difference.max((2, 3, 4)))
+        for name, change in _response_changes(respond(swept), response, size).items():
+            changes[name].append(change)
+        weight = others_in_use(states.classes, counts)[:, variable]
+        total = np.tensordot(weight, difference.mean(-1), 2)
+        maps.append(total / max(1, weight.sum()))
+        tiles.append(swept_images[0])
+    stacked = {name: np.stack(values, 1) for name, values in changes.items()}
+    return Sweep(states.classes, **stacked, maps=np.stack(maps), tiles=np.stack(tiles))
+
+
+def sweep_variable(states: Latents, variable: int, size: int) -> Latents:
+    """Every state with one variable at each of `size` classes: `[S * size, ...]`, state by state."""
+    swept = states.take(np.repeat(np.arange(len(states.classes)), size))
+    swept.classes[:, variable] = np.tile(np.arange(size), len(states.classes))
+    return swept
+
+
+def _response_changes(swept: Response, base: Response, size: int) -> dict[str, np.ndarray]:
+    """Absolute changes `[S, size]` of value, reward and policy."""
+
+    def change(name):
+        before, after = getattr(base, name), getattr(swept, name)
+        return np.abs(after.reshape(len(before), size, *before.shape[1:]) - before[:, None])
+
+    policy = change("policy").sum(-1) / 2  # total variation distance
+    return {"value": change("value"), "reward": change("reward"), "policy": policy}
+
+
+def others_in_use(current: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """bool [S, K, C]: the classes that a variable has in some row, the current one left out."""
+    is_current = current[..., None] == np.arange(counts.shape[1])
+    return (counts > 0) & ~is_current
+
+
+def per_variable(change: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Mean `[K]` of `change` where `which`, both `[S, K, C]`; 0 for a variable without any."""
+    return (change * which).sum((0, 2)) / np.maximum(1, which.sum((0, 2)))
+
+
+def summarize(result: Sweep, counts: np.ndarray) -> dict:
+    """The numbers of `report.json`; `_all` counts classes that no row has, too."""
+    used = others_in_use(result.current, counts)
+    every = others_in_use(result.current, np.ones_like(counts))
+    invisible = result.largest <= VISIBLE
+    return {
+        "states": len(result.current),
+        "visible_gray_levels": VISIBLE,
+        "invisible_fraction": _mean_where(invisible, used),
+        "invisible_fraction_all": _mean_where(invisible, every),
+        **{
+            f"{name}_change": per_variable(getattr(result, name), used).round(5).tolist()
+            for name in ("pixel", "value", "reward", "policy")
+        },
+        "pixel_change_all": per_variable(result.pixel, every).round(5).tolist(),
+        "policy_flips_fraction": _mean_where(result.policy > 0.5, used),
+    }
+
+
+def _mean_where(values: np.ndarray, which: np.ndarray) -> float | None:
+    return float(values[which].mean()) if which.any() else None
+
+
+def parts_of_image(decode: Decode, states: Latents, others: Latents) -> dict[str, float]:
+    """How the image changes, in gray levels, when a part of the state is that of another row.
+
+    Says where the picture is kept: `classes` swaps all K variables and keeps `deter`, `deter` the
+    reverse, `both` is the distance between the two rows' images.
+    """
+    images = decode(states)
+    mixed = {
+        "classes": Latents(others.classes, states.deter),
+        "deter": Latents(states.classes, others.deter),
+        "both": others,
+    }
+    return {k: float(255 * np.abs(decode(v) - images).mean()) for k, v in mixed.items()}
