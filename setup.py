@@ -25,6 +25,7 @@ setup(
         "ruamel.yaml>=0.18,<0.20",
         "scikit-learn>=1.6,<2",
         "scipy>=1.14,<2",
+        "setuptools>=77,<90",  # its distutils is imported by tensorflow-probability
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.20,<2.22",
         "tensorflow-probability>=0.25,<0.26",
@@ -34,7 +35,7 @@ setup(
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "legacy": ["atari-py==0.2.9", "gym==0.26.*"],
         "minatar": ["minatar>=1.0.15,<2"],
-        "test": ["pip>=22.3", "pytest>=8,<10", "setuptools>=77", "wheel>=0.45,<1"],
+        "test": ["pip>=22.3", "pytest>=8,<10", "wheel>=0.45,<1"],
         "dev": ["ruff>=0.12,<0.18"],
     },
 )

@@ -24,7 +24,7 @@ IMPORTS = {
     "tensorflow-probability": "tensorflow_probability",
 }
 # Imported by others: imageio's plugin for MP4, and what TensorFlow Probability imports.
-INDIRECT = {"av", "tf-keras"}
+INDIRECT = {"av", "setuptools", "tf-keras"}
 
 
 def run(command, cwd, timeout=300):
@@ -62,10 +62,13 @@ def python(wheel, tmp_path_factory) -> pathlib.Path:
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"]
     result = run([*pip, "--no-index", wheel], venv)
     assert result.returncode == 0, result.stderr
-    # Requirements come from the environment of the tests; a path file there is not followed, so
-    # a checkout that is installed in it stays out of sight.
+    # Requirements come from the environment of the tests. Path files there are not followed, so
+    # that a checkout installed in it stays out of sight; only that of setuptools is needed: it
+    # gives TensorFlow Probability the module distutils, which Python 3.12 no longer has.
+    requirements = pathlib.Path(sysconfig.get_path("purelib"))
     (site,) = venv.glob("lib/python*/site-packages")
-    (site / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "1.pth").write_text(f"{requirements}\n")
+    shutil.copy(requirements / "distutils-precedence.pth", site / "2.pth")
     return python
 
 
