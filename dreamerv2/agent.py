@@ -4,7 +4,7 @@ Shape letters: B batch, T time, H horizon, N = B*T imagination starts, A action.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import gymnasium
@@ -18,6 +18,7 @@ from common.optimizer import Optimizer
 from common.precision import Precision
 from common.rssm import State
 from common.spaces import is_discrete
+from dreamerv2 import insight
 from dreamerv2.behavior import Behavior, Targets
 from dreamerv2.world_model import ModelLoss, WorldModel
 
@@ -151,6 +152,26 @@ class Agent(Module):
         """One action `[A]` for one observation; the state starts as None."""
         outputs, state = self.policy({k: np.asarray(v)[None] for k, v in obs.items()}, state, mode)
         return outputs["action"].numpy()[0], state
+
+    def dream(
+        self,
+        observations: Sequence[Mapping[str, np.ndarray]] | Mapping[str, np.ndarray],
+        steps: int,
+    ) -> np.ndarray:
+        """What the agent imagines to see when it goes on without observations.
+
+        Args:
+            observations: the rows of an episode so far, as a list of dicts or as arrays `[T, ...]`,
+                with `action` in each: the one that led to it.
+            steps: how far to imagine, actions sampled from the policy.
+
+        Returns:
+            Frames uint8 `[steps, H, W, C]`, the same for the same observations.
+
+        Raises:
+            ValueError: the decoder has no images, or the rows lack something.
+        """
+        return insight.dream_after(self, observations, steps, self.config.seed + 3)
 
     # Learning
 

@@ -26,6 +26,7 @@ class Saved(NamedTuple):
     agent_steps: int
     obs_space: dict[str, gymnasium.Space]
     act_space: gymnasium.Space
+    action_names: tuple[str, ...] | None
     variables: dict[str, np.ndarray]
 
     @property
@@ -86,7 +87,9 @@ def read(logdir: str | Path, agent_steps: int | None = None) -> Saved:
     except ConfigError as error:
         raise checkpoint.CheckpointError(f"{path}: its configuration: {error}") from error
     obs_space, act_space = snapshot.restore_spaces(meta["spaces"])
-    return Saved(path, config, meta["agent_steps"], obs_space, act_space, variables)
+    names = meta.get("action_names")
+    names = tuple(names) if names else None
+    return Saved(path, config, meta["agent_steps"], obs_space, act_space, names, variables)
 
 
 def _difference(obs_space: Mapping[str, Any], act_space: Any, env: Env) -> str | None:
