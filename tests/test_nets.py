@@ -1,0 +1,336 @@
+"""Layers against NumPy, and how networks name, order and size their parts."""
+
+import gymnasium
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from common.nets import (
+    MLP,
+    Conv,
+    ConvTranspose,
+    Decoder,
+    Dense,
+    Encoder,
+    ImageNormal,
+    LayerNorm,
+    Module,
+    NoNorm,
+    activation,
+    glorot,
+    make_norm,
+    matching_keys,
+)
+from common.precision import Precision
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def fill(layer):
+    """Random numbers in every variable, so that biases and scales count."""
+    for variable in layer.variables:
+        variable.assign(normal(*variable.shape))
+    return layer
+
+
+def box(*shape, dtype=np.float32):
+    return gymnasium.spaces.Box(0, 255 if dtype == np.uint8 else 1, shape, dtype)
+
+
+# Layers
+
+
+@pytest.mark.parametrize("lead", [(4,), (2, 3), (2, 3, 2)])
+def test_dense_is_a_matrix_product_over_the_last_axis(lead):
+    layer, x = fill(Dense(5, 3, tf.float32, RNG)), normal(*lead, 5)
+    expected = x @ layer.kernel.numpy() + layer.bias.numpy()
+    np.testing.assert_allclose(layer(tf.constant(x)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_pieces_of_a_kernel_multiply_the_pieces_of_the_input():
+    layer, x = fill(Dense(5, 3, tf.float32, RNG)), normal(4, 5)
+    first, second, bias = layer.weights([2, 3])
+    np.testing.assert_allclose(
+        x[:, :2] @ first + x[:, 2:] @ second + bias, layer(tf.constant(x)), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_convolution_sees_every_second_window(size):
+    layer, x = fill(Conv(2, 3, size, tf.float32, RNG)), normal(2, 9, 9, 2)
+    kernel, out = layer.kernel.numpy(), np.asarray(layer(tf.constant(x)))
+    places = (9 - size) // 2 + 1
+    assert out.shape == (2, places, places, 3)
+    for i in range(places):
+        for j in range(places):
+            window = x[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size]
+            expected = np.einsum("bijc,ijcd->bd", window, kernel) + layer.bias.numpy()
+            np.testing.assert_allclose(out[:, i, j], expected, rtol=1e-4, atol=1e-4)
+
+
+# Input size, input and output channels, kernel: what each way of computing it is used for.
+TRANSPOSED = [(1, 6, 5, 5), (5, 4, 3, 5), (5, 4, 3, 6), (5, 4, 1, 6), (4, 3, 2, 4), (3, 4, 12, 6)]
+
+
+@pytest.mark.parametrize("inner, inputs, depth, size", TRANSPOSED)
+def test_a_transposed_convolution_paints_its_kernel_at_every_second_place(
+    inner, inputs, depth, size
+):
+    layer = fill(ConvTranspose(inputs, depth, size, tf.float32, RNG))
+    x, kernel = normal(2, inner, inner, inputs), layer.kernel.numpy()
+    outer = (inner - 1) * 2 + size
+    expected = np.zeros((2, outer, outer, depth))
+    for i in range(inner):
+        for j in range(inner):
+            painted = np.einsum("bc,ijdc->bijd", x[:, i, j], kernel)
+            expected[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size] += painted
+    expected += layer.bias.numpy()
+    np.testing.assert_allclose(layer(tf.constant(x)), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("inner, inputs, depth, size", TRANSPOSED)
+def test_a_transposed_convolution_has_the_gradients_of_tensorflows(inner, inputs, depth, size):
+    layer = fill(ConvTranspose(inputs, depth, size, tf.float32, RNG))
+    x = tf.constant(normal(2, inner, inner, inputs))
+    outer = (inner - 1) * 2 + size
+    weights = tf.constant(normal(2, outer, outer, depth))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        ours = tf.reduce_sum(weights * layer(x))
+        out = tf.nn.conv2d_transpose(x, layer.kernel, weights.shape, 2, "VALID") + layer.bias
+        theirs = tf.reduce_sum(weights * out)
+    sources = [x, layer.kernel, layer.bias]
+    for a, b in zip(tape.gradient(ours, sources), tape.gradient(theirs, sources), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_layer_norm_standardises_the_last_axis_with_epsilon_one_thousandth():
+    layer, x = fill(LayerNorm(6)), normal(2, 3, 6) * 0.05
+    centered = x - x.mean(-1, keepdims=True)
+    expected = centered / np.sqrt(x.var(-1, keepdims=True) + 1e-3)
+    expected = expected * layer.gamma.numpy() + layer.beta.numpy()
+    np.testing.assert_allclose(layer(tf.constant(x)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_norm_works_in_float32_and_returns_what_it_was_given():
+    layer, x = LayerNorm(512), normal(4, 512) * 100 + 3000
+    half = tf.constant(x, tf.float16)
+    out = layer(half)
+    assert out.dtype == tf.float16
+    exact = np.asarray(half, np.float64)
+    exact = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
+    np.testing.assert_allclose(out, exact, atol=5e-3)
+    assert (
+        np.isnan(LayerNorm(512, tf.float16)(half)).any()
+        or abs(np.asarray(LayerNorm(512, tf.float16)(half), np.float64) - exact).max() > 5e-3
+    ), "this input would not have told the difference"
+
+
+def test_norms_by_name():
+    assert isinstance(make_norm("none", 3, tf.float32), NoNorm)
+    assert isinstance(make_norm("layer", 3, tf.float32), LayerNorm)
+    with pytest.raises(ValueError, match="norm: got 'batch', expected none or layer"):
+        make_norm("batch", 3, tf.float32)
+
+
+@pytest.mark.parametrize("shape, fan", [((200, 300), 500), ((4, 4, 20, 30), 16 * 50)])
+def test_kernels_start_glorot_uniform(shape, fan):
+    kernel, limit = glorot(RNG, shape).numpy(), np.sqrt(6 / fan)
+    assert 0.99 * limit < abs(kernel).max() <= limit
+    np.testing.assert_allclose(kernel.std(), limit / np.sqrt(3), rtol=0.02)
+
+
+def test_activations_by_name():
+    x = tf.constant([-2.0, 0.0, 3.0])
+    softplus = np.log1p(np.exp(x))
+    np.testing.assert_allclose(activation("mish")(x), x * np.tanh(softplus), rtol=1e-5)
+    np.testing.assert_allclose(activation("elu")(x), [np.exp(-2) - 1, 0, 3], rtol=1e-5)
+    np.testing.assert_array_equal(activation("none")(x), x)
+    np.testing.assert_array_equal(activation("square")(x), [4, 0, 9])
+    with pytest.raises(ValueError, match="act: got 'ell'"):
+        activation("ell")
+
+
+def test_variables_are_named_by_attribute_own_first_then_modules_in_order():
+    class Tree(Module):
+        def __init__(self):
+            self.zebra = Dense(1, 1, tf.float32, RNG)
+            self.layers = {"b": LayerNorm(1), "a": LayerNorm(1)}
+            self.own = tf.Variable(0.0)
+
+    names = list(Tree().named_variables("top/"))
+    assert names == [
+        "top/own",
+        "top/a/gamma",
+        "top/a/beta",
+        "top/b/gamma",
+        "top/b/beta",
+        "top/zebra/kernel",
+        "top/zebra/bias",
+    ]
+
+
+# Networks
+
+
+OBS = {
+    "speed": box(3),
+    "left": box(64, 64, 1, dtype=np.uint8),
+    "reward": box(),
+    "angle": box(2),
+    "right": box(64, 64, 3, dtype=np.uint8),
+}
+
+
+def encoder(precision=32, obs=OBS, **changes):
+    config = tiny.config(**changes).encoder
+    return Encoder(obs, config, Precision(precision), RNG)
+
+
+def decoder(precision=32, inputs=7, obs=OBS, **changes):
+    config = tiny.config(**changes).decoder
+    return Decoder(obs, inputs, config, Precision(precision), RNG)
+
+
+def observations(*lead):
+    return {
+        key: tf.constant(normal(*lead, *space.shape)) for key, space in OBS.items() if space.shape
+    }
+
+
+def test_keys_match_by_pattern_and_rank_in_the_order_of_the_space():
+    assert list(matching_keys(OBS, ".*", 1)) == ["speed", "angle"]
+    assert matching_keys(OBS, ".*", 3) == {"left": (64, 64, 1), "right": (64, 64, 3)}
+    assert list(matching_keys(OBS, "ri", 3)) == ["right"], "as re.match: from the start"
+    assert not matching_keys(OBS, "$^", 3)
+
+
+def test_an_encoder_puts_images_before_vectors():
+    whole, data = encoder(), observations(2)
+    embed = np.asarray(whole(data))
+    assert embed.shape == (2, whole.embed_size) == (2, 2 * 2 * 8 + 6)
+    same = np.asarray(whole(data | {"angle": data["angle"] + 1})) == embed
+    assert same[:, :-6].all() and not same[:, -6:].all()
+
+
+@pytest.mark.parametrize(
+    "layer, keys", [("conv0", ("left", "right")), ("dense0", ("speed", "angle"))]
+)
+def test_keys_of_a_kind_are_concatenated_in_the_order_of_the_space(layer, keys):
+    whole, data = encoder(), observations(2)
+    first = OBS[keys[0]].shape[-1]
+    kernel = whole.layers[layer].kernel.numpy()
+    kernel[..., first:, :] = 0
+    whole.layers[layer].kernel.assign(kernel)
+    embed = np.asarray(whole(data))
+    for key, seen in zip(keys, (True, False), strict=True):
+        assert (np.asarray(whole(data | {key: data[key] + 1})) != embed).any() == seen, key
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_networks_treat_every_row_of_a_sequence_alike(norm):
+    whole = encoder(encoder__norm=norm, encoder__cnn_depth=2)
+    data = observations(2, 3)
+    together = np.asarray(whole(data))
+    assert together.shape == (2, 3, whole.embed_size)
+    apart = [
+        [whole({k: v[b, t][None] for k, v in data.items()})[0] for t in range(3)] for b in (0, 1)
+    ]
+    np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoder_predicts_every_key_in_its_shape():
+    dists = decoder()(tf.constant(normal(2, 3, 7)))
+    shapes = {key: tuple(dist.mode().shape) for key, dist in dists.items()}
+    assert shapes == {
+        "left": (2, 3, 64, 64, 1),
+        "right": (2, 3, 64, 64, 3),
+        "speed": (2, 3, 3),
+        "angle": (2, 3, 2),
+    }
+    data = observations(2, 3)
+    for key, dist in dists.items():
+        assert dist.log_prob(data[key]).shape == (2, 3), key
+
+
+def test_a_decoder_starts_with_a_linear_layer_and_ends_with_one():
+    whole = decoder(decoder__act="relu", decoder__norm="layer", decoder__cnn_depth=2)
+    names = list(whole.layers)
+    assert [name for name in names if "norm" in name and "conv" in name] == [
+        "convnorm0",
+        "convnorm1",
+        "convnorm2",
+    ]
+    assert whole.layers["convin"].kernel.shape == (7, 64)
+    assert whole.layers["conv3"].kernel.shape == (6, 6, 4, 2)
+    image = whole(tf.constant(normal(4, 7)))["right"].mode().numpy()
+    assert image.min() < 0 < image.max(), "a last layer with relu has no negative pixels"
+
+
+def test_norms_of_vector_layers_are_named_as_in_files_of_the_reference():
+    names = [name for name in encoder(encoder__norm="layer").layers if name.startswith("dense")]
+    assert names == ["dense0", "densenorm0"]
+    critic = MLP(4, [], tiny.config(critic__norm="layer").critic, tf.float32, tf.float32, RNG)
+    assert list(critic.layers) == ["dense0", "norm0"]
+
+
+@pytest.mark.parametrize("precision", [32, 16, "bfloat16"])
+def test_variables_are_float32_and_outputs_have_the_compute_dtype(precision):
+    dtype = Precision(precision).compute
+    parts = [encoder(precision), decoder(precision)]
+    assert {v.dtype for part in parts for v in part.variables} == {tf.float32}
+    assert parts[0](observations(2)).dtype == dtype
+    for dist in parts[1](tf.constant(normal(2, 7))).values():
+        assert dist.mode().dtype == tf.float32
+    data = observations(2)
+    for key, dist in parts[1](tf.constant(normal(2, 7))).items():
+        assert dist.log_prob(data[key]).dtype == tf.float32, key
+
+
+@pytest.mark.parametrize(
+    "build, match",
+    [
+        (lambda: encoder(encoder__cnn_keys="$^", encoder__mlp_keys="$^"), "match none of the obs"),
+        (lambda: encoder(obs={"a": box(64, 64, 1), "b": box(32, 32, 1)}), "images of one size"),
+        (lambda: encoder(obs={"a": box(16, 16, 1)}), "the image is too small"),
+        (lambda: decoder(obs={"a": box(32, 32, 1)}), "make images of 64x64, but a is 32x32"),
+    ],
+)
+def test_what_does_not_fit_the_spaces_is_said(build, match):
+    with pytest.raises(ValueError, match=match):
+        build()
+
+
+# Images
+
+
+def test_a_perfect_gray_image_reads_3764():
+    image = tf.constant(normal(2, 5, 64, 64, 1))
+    np.testing.assert_allclose(ImageNormal(image).log_prob(image), np.full((2, 5), -3763.97), 1e-5)
+
+
+def test_an_image_likelihood_is_the_sum_over_its_pixels():
+    mean, image = normal(2, 4, 4, 3), normal(2, 4, 4, 3)
+    expected = (-0.5 * (image - mean) ** 2 - 0.5 * np.log(2 * np.pi)).sum((1, 2, 3))
+    np.testing.assert_allclose(ImageNormal(tf.constant(mean)).log_prob(image), expected, rtol=1e-5)
+
+
+def test_a_float16_decoder_is_judged_by_a_float32_sum():
+    mean, image = normal(2, 64, 64, 1) * 0.1, tf.constant(normal(2, 64, 64, 1) * 0.1)
+    exact = ImageNormal(tf.constant(mean)).log_prob(image)
+
+    def error(precision):
+        obs = {"image": box(64, 64, 1)}
+        whole = Decoder(obs, 7, tiny.config().decoder, precision, RNG)
+        whole._images = lambda _: {"image": tf.constant(mean, tf.float16)}
+        found = whole(tf.zeros([2, 7]))["image"].log_prob(image)
+        assert found.dtype == tf.float32
+        return float(tf.reduce_max(abs(found - exact)))
+
+    assert error(Precision(16)) < 0.01
+    assert error(Precision(16, {"image_likelihood": 16})) > 0.1, "lowered on purpose"
