@@ -70,6 +70,7 @@ class Runner:
         self._agent = make_agent(self._env.obs_space, self._env.act_space)
         if meta:
             self._agent.load_state_dict(snapshot.below("agent", arrays))
+        self._updates = int(self._agent.updates)
 
         self._progress = Progress(config.steps, config.action_repeat)
         self._show = self._progress.show
@@ -94,7 +95,8 @@ class Runner:
 
     @property
     def updates(self) -> int:
-        return int(self._agent.updates)
+        """Updates so far. Kept here: asking the agent at every step would wait for its device."""
+        return self._updates
 
     def run(self) -> int:
         """Run until `config.steps` or a signal; the exit code: 0, or 128 + the signal's number.
@@ -225,6 +227,7 @@ class Runner:
         with self._stopwatch("train"):
             self._carry, metrics = self._agent.train(batch, self._carry, self.step)
             metrics = {name: float(value) for name, value in metrics.items()}
+            self._updates = int(self._agent.updates)
         if first:
             self._show(f"First update, compiled: {time.perf_counter() - start:.1f} s")
         bad = self._guard.bad(metrics)

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(*MISTAKES):
         config = configs.parse_args(argv).config
         runner = make_runner(config, lambda mode, seed: configured_env(config, mode, seed))
-    with one_line_errors(RunError):
+    with one_line_errors(RunError, OSError):  # a full disk, for one
         try:
             return runner.run()
         except NonFiniteError as error:

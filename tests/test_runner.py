@@ -423,7 +423,7 @@ def test_skipped_updates_are_tolerated_until_they_do_not_end(tmp_path):
 
     def skipping(batch, state, agent_steps):
         state, metrics = train(batch, state, agent_steps)
-        return state, {**metrics, **nan, "model_skipped": float(runner.updates)}
+        return state, {**metrics, **nan, "model_skipped": float(runner._agent.updates)}
 
     runner._agent.train = skipping
     with pytest.raises(NonFiniteError, match="model gradient.*update 50"):

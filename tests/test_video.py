@@ -94,9 +94,9 @@ def test_only_changed_regions_are_stored():
 
 def test_a_thousand_noisy_frames_take_seconds():
     frames = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3)).astype(np.uint8)
-    start = time.perf_counter()
+    start = time.process_time()
     video.encode_gif(frames)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 4, 4, 2), (0, 4, 4, 3), (4, 4)])
