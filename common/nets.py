@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from common.bias import add_bias
 from common.dists import make_dist
 from common.draws import Draws, Modes
 from common.precision import Precision
@@ -74,17 +75,14 @@ class Dense(Module):
         self.bias = tf.Variable(tf.zeros(units))
         self._dtype = dtype
 
-    def weights(self, sizes: Sequence[int] | None = None) -> tuple[tf.Tensor, ...]:
-        """Kernel, or its row blocks of `sizes`, and bias, cast once for many uses."""
-        kernel = tf.cast(self.kernel, self._dtype)
-        blocks = [kernel] if sizes is None else tf.split(kernel, sizes)
-        return *blocks, tf.cast(self.bias, self._dtype)
+    def weights(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Kernel and bias, cast once for many uses."""
+        return tf.cast(self.kernel, self._dtype), tf.cast(self.bias, self._dtype)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        kernel, bias = self.weights()
         x = tf.cast(x, self._dtype)
         flat = tf.reshape(x, [-1, x.shape[-1]])  # one large product, also for [T, B, F]
-        out = tf.nn.bias_add(tf.matmul(flat, kernel), bias)
+        out = add_bias(tf.matmul(flat, tf.cast(self.kernel, self._dtype)), self.bias)
         return out if x.shape.rank == 2 else tf.reshape(out, _leading(x, 1) + [out.shape[-1]])
 
 
@@ -99,7 +97,7 @@ class Conv(Module):
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self._dtype)
         x = tf.nn.conv2d(tf.cast(x, self._dtype), kernel, 2, "VALID")
-        return tf.nn.bias_add(x, tf.cast(self.bias, self._dtype))
+        return add_bias(x, self.bias)
 
 
 class ConvTranspose(Module):
@@ -126,7 +124,7 @@ class ConvTranspose(Module):
             x = _subpixel_conv_transpose(x, kernel)
         else:
             x = _conv_transpose(x, kernel)
-        return tf.nn.bias_add(x, tf.cast(self.bias, self._dtype))
+        return add_bias(x, self.bias)
 
 
 def _conv_transpose(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -172,17 +170,30 @@ class LayerNorm(Module):
         self.beta = tf.Variable(tf.zeros(size))
         self._dtype = dtype
 
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def vectors(self) -> tuple[tf.Tensor, ...]:
+        """Gamma and beta, for `apply`."""
+        return tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+
+    def apply(self, x: tf.Tensor, vectors: tuple[tf.Tensor, ...]) -> tf.Tensor:
         inputs, x = x.dtype, tf.cast(x, self._dtype)
+        gamma, beta = (tf.cast(v, self._dtype) for v in vectors)
         mean = tf.reduce_mean(x, -1, keepdims=True)
         centered = x - mean
         scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), -1, keepdims=True) + 1e-3)
-        x = centered * scale * tf.cast(self.gamma, self._dtype) + tf.cast(self.beta, self._dtype)
-        return tf.cast(x, inputs)
+        return tf.cast(centered * scale * gamma + beta, inputs)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return self.apply(x, self.vectors())
 
 
 class NoNorm(Module):
     """The identity, where a configuration says `norm: none`."""
+
+    def vectors(self) -> tuple[tf.Tensor, ...]:
+        return ()
+
+    def apply(self, x: tf.Tensor, vectors: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        return x
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return x

@@ -5,7 +5,8 @@ A state is a dict: `stoch` `[B, K, C]` (Gaussian: `[B, S]`) and `deter` `[B, D]`
 statistics that `stoch` was drawn from, `logit` `[B, K, C]` (Gaussian: `mean`, `std` `[B, S]`).
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,7 @@ from common.dists import Gaussian, OneHot
 from common.draws import Draws, Modes
 from common.nets import Dense, LayerNorm, Module, activation, make_norm
 from common.precision import Precision
+from common.scan import Layers, linear, scan
 
 State = dict[str, tf.Tensor]
 
@@ -36,12 +38,11 @@ class GRUCell(Module):
         self.norm = LayerNorm(3 * size)
         self._dtype = dtype
 
-    def step(self, weights, x: tf.Tensor, h: tf.Tensor) -> tf.Tensor:
-        """One step; `weights` are those of `self.dense`, cast once for all steps."""
-        kernel, bias = weights
+    def step(self, apply, vectors, x: tf.Tensor, h: tf.Tensor) -> tf.Tensor:
+        """One step: `apply` is the layer `gru`, `vectors` are the norm's."""
         h = tf.cast(h, self._dtype)
-        parts = tf.matmul(tf.concat([tf.cast(x, self._dtype), h], -1), kernel)
-        parts = self.norm(tf.nn.bias_add(parts, bias))
+        parts = apply("gru", tf.concat([tf.cast(x, self._dtype), h], -1))
+        parts = self.norm.apply(parts, vectors)
         reset, candidate, update = tf.split(parts, 3, -1)
         candidate = tf.tanh(tf.nn.sigmoid(reset) * candidate)
         update = tf.nn.sigmoid(update - 1)
@@ -73,8 +74,6 @@ class RSSM(Module):
         self._std_act = STD_ACTIVATIONS[config.std_act]
         self.stoch_size = self._stoch * (self._classes or 1)
         stats_size = self._stoch * (self._classes or 2)
-        self._img_in_sizes = [self.stoch_size, action_size]
-        self._obs_out_sizes = [self._deter, embed_size]
         self.img_in = Dense(self.stoch_size + action_size, config.hidden, dtype, rng)
         self.img_in_norm = make_norm(config.norm, config.hidden, norm_dtype)
         self.gru = GRUCell(config.hidden, self._deter, precision.dtype("rssm/gru"), rng)
@@ -126,33 +125,54 @@ class RSSM(Module):
         mean, std = tf.split(out, 2, -1)
         return {"mean": mean, "std": self._std_act(std) + self._min_std}
 
-    def noise(self, draws: Draws | Modes, shape: Sequence) -> tf.Tensor | None:
-        """What `sample_with` needs for latents of leading `shape`; None for modes."""
+    def _noise(self, draws: Draws | Modes, shape: Sequence) -> dict[str, tf.Tensor]:
+        """What `_sample` needs for latents of leading `shape`; empty where modes are asked for."""
         if not draws.random:
-            return None
+            return {}
         draw = draws.gumbel if self._classes else draws.normal
-        return draw([*shape, *self.stoch_shape])
+        return {"noise": draw([*shape, *self.stoch_shape])}
 
-    # The network, in the pieces that a scan needs apart
+    def _sample(self, stats: State, noise: Mapping[str, tf.Tensor]) -> State:
+        return {"stoch": self.dist(stats).sample_with(noise.get("noise"))}
 
-    def weights(self) -> dict:
-        """Everything that a step multiplies with, cast and split once."""
-        return {
-            "img_in": self.img_in.weights(self._img_in_sizes),
+    # The network, in the pieces that a scan needs apart. `apply(name, x)` applies a layer.
+
+    def weights(self) -> tuple[Layers, dict]:
+        """Layers and norms' vectors of the recurrent part, cast once for many steps."""
+        layers = {
+            "img_in": self.img_in.weights(),
             "gru": self.gru.dense.weights(),
-            "obs_out": self.obs_out.weights(self._obs_out_sizes),
+            "obs_out": self.obs_out.weights(),
             "obs_dist": self.obs_dist.weights(),
         }
+        vectors = {
+            "img_in": self.img_in_norm.vectors(),
+            "gru": self.gru.norm.vectors(),
+            "obs_out": self.obs_out_norm.vectors(),
+        }
+        return layers, vectors
 
-    def _next_deter(self, weights, stoch: tf.Tensor, deter: tf.Tensor, action_in: tf.Tensor):
-        """`stoch` flat; `action_in` is the action's share of the input layer, bias included."""
-        x = tf.matmul(stoch, weights["img_in"][0]) + action_in
-        x = self._act(self.img_in_norm(x))
-        return tf.cast(self.gru.step(weights["gru"], x, deter), self._dtype)
+    def _next_deter(self, apply, vectors, img_in: tf.Tensor, deter: tf.Tensor) -> tf.Tensor:
+        """The next `deter`; `img_in` is what the layer of that name gave for stoch and action."""
+        x = self._act(self.img_in_norm.apply(img_in, vectors["img_in"]))
+        return tf.cast(self.gru.step(apply, vectors["gru"], x, deter), self._dtype)
 
-    def _action_in(self, weights, action: tf.Tensor) -> tf.Tensor:
-        _, kernel, bias = weights["img_in"]
-        return _linear(tf.cast(action, self._dtype), kernel, bias)
+    def _post_stats(self, apply, vectors, obs_out: tf.Tensor) -> State:
+        """`obs_out` is what the layer of that name gave for deter and embedding."""
+        x = self._act(self.obs_out_norm.apply(obs_out, vectors["obs_out"]))
+        return self._stats(apply("obs_dist", x))
+
+    def _split(self, layers: Layers) -> tuple[Layers, Callable, Callable]:
+        """Takes the shares of action and embedding out of the layers that need no recurrence."""
+        (img_in, img_bias), (obs_out, obs_bias) = layers["img_in"], layers["obs_out"]
+        stoch, action = tf.split(img_in, [self.stoch_size, img_in.shape[0] - self.stoch_size])
+        deter, embed = tf.split(obs_out, [self._deter, obs_out.shape[0] - self._deter])
+        recurrent = layers | {"img_in": (stoch,), "obs_out": (deter,)}
+        return (
+            recurrent,
+            lambda x: _linear(tf.cast(x, self._dtype), action, img_bias),
+            lambda x: _linear(tf.cast(x, self._dtype), embed, obs_bias),
+        )
 
     def _prior_stats(self, deter: tf.Tensor, draws: Draws | Modes) -> State:
         """Statistics of the prior at `deter` `[..., D]`; one ensemble member per step."""
@@ -166,17 +186,6 @@ class RSSM(Module):
         member = draws.index([steps], self._ensemble)
         chosen = tf.one_hot(member, self._ensemble)  # [T, members]
         return {key: _choose([m[key] for m in members], chosen) for key in members[0]}
-
-    def _post_stats(self, weights, deter: tf.Tensor, embed_in: tf.Tensor) -> State:
-        """`embed_in` is the embedding's share of the output layer, bias included."""
-        x = tf.matmul(deter, weights["obs_out"][0]) + embed_in
-        x = self._act(self.obs_out_norm(x))
-        kernel, bias = weights["obs_dist"]
-        return self._stats(tf.nn.bias_add(tf.matmul(x, kernel), bias))
-
-    def _embed_in(self, weights, embed: tf.Tensor) -> tf.Tensor:
-        _, kernel, bias = weights["obs_out"]
-        return _linear(tf.cast(embed, self._dtype), kernel, bias)
 
     # Rollouts
 
@@ -209,27 +218,28 @@ class RSSM(Module):
         """
         batch, steps = tf.shape(action)[0], action.shape[1]
         state = self.initial(batch) if state is None else state
-        weights = self.weights()
+        layers, vectors = self.weights()
+        layers, action_share, embed_share = self._split(layers)
         embed, action, is_first = (_swap(x) for x in (embed, action, is_first))
         keep = 1 - tf.cast(is_first, self._dtype)[..., None]
-        action_in = tf.unstack(self._action_in(weights, tf.cast(action, self._dtype) * keep))
-        embed_in = tf.unstack(self._embed_in(weights, embed))
-        keep = tf.unstack(keep)
-        noise = self.noise(draws, [steps, batch])
-        noise = [None] * steps if noise is None else tf.unstack(noise)
-        posts = []
-        for t in range(steps):
-            stoch = self.flat_stoch(state) * keep[t]
-            deter = tf.cast(state["deter"], self._dtype) * keep[t]
-            deter = self._next_deter(weights, stoch, deter, action_in[t])
-            stats = self._post_stats(weights, deter, embed_in[t])
-            state = stats | {"stoch": self.dist(stats).sample_with(noise[t]), "deter": deter}
-            posts.append(state)
-        post = {key: tf.stack([s[key] for s in posts], 0) for key in posts[0]}
+        inputs = {
+            "action": action_share(tf.cast(action, self._dtype) * keep),
+            "embed": embed_share(embed),
+        }
+        constants = {"keep": keep} | self._noise(draws, [steps, batch])
+        state = {"stoch": state["stoch"], "deter": tf.cast(state["deter"], self._dtype)}
+        post = scan(self._observe_step, state, inputs, constants, layers, vectors)
         prior = self._prior_stats(post["deter"], draws)
-        prior["stoch"] = self.dist(prior).sample_with(self.noise(draws, [steps, batch]))
+        prior |= self._sample(prior, self._noise(draws, [steps, batch]))
         prior["deter"] = post["deter"]
         return tuple({key: _swap(x) for key, x in states.items()} for states in (post, prior))
+
+    def _observe_step(self, apply, state, inputs, constants, vectors) -> State:
+        keep = constants["keep"]
+        img_in = apply("img_in", self.flat_stoch(state) * keep) + inputs["action"]
+        deter = self._next_deter(apply, vectors, img_in, state["deter"] * keep)
+        stats = self._post_stats(apply, vectors, apply("obs_out", deter) + inputs["embed"])
+        return stats | {"deter": deter} | self._sample(stats, constants)
 
     def obs_step(
         self,
@@ -244,14 +254,16 @@ class RSSM(Module):
         Args:
             state: `[B, ...]`. action: `[B, A]`, the one before `embed`, `[B, E]`. is_first: `[B]`.
         """
-        weights = self.weights()
+        layers, vectors = self.weights()
+        apply = functools.partial(linear, layers)
         keep = 1 - tf.cast(is_first, self._dtype)[:, None]
-        action_in = self._action_in(weights, tf.cast(action, self._dtype) * keep)
+        inputs = tf.concat([self.flat_stoch(state), tf.cast(action, self._dtype)], -1) * keep
         deter = tf.cast(state["deter"], self._dtype) * keep
-        deter = self._next_deter(weights, self.flat_stoch(state) * keep, deter, action_in)
-        stats = self._post_stats(weights, deter, self._embed_in(weights, embed))
-        stoch = self.dist(stats).sample_with(self.noise(draws, [tf.shape(embed)[0]]))
-        return stats | {"stoch": stoch, "deter": deter}
+        deter = self._next_deter(apply, vectors, apply("img_in", inputs), deter)
+        outputs = tf.concat([deter, tf.cast(embed, self._dtype)], -1)
+        stats = self._post_stats(apply, vectors, apply("obs_out", outputs))
+        noise = self._noise(draws, [tf.shape(embed)[0]])
+        return stats | {"deter": deter} | self._sample(stats, noise)
 
     def img_step(self, state: State, action: tf.Tensor, draws: Draws | Modes, weights=None):
         """The prior one step after `state` under `action`, `[B, ...]`.
@@ -259,13 +271,14 @@ class RSSM(Module):
         Args:
             weights: `self.weights()`, for callers that loop.
         """
-        weights = self.weights() if weights is None else weights
+        layers, vectors = self.weights() if weights is None else weights
+        apply = functools.partial(linear, layers)
+        inputs = tf.concat([self.flat_stoch(state), tf.cast(action, self._dtype)], -1)
         deter = tf.cast(state["deter"], self._dtype)
-        action_in = self._action_in(weights, action)
-        deter = self._next_deter(weights, self.flat_stoch(state), deter, action_in)
+        deter = self._next_deter(apply, vectors, apply("img_in", inputs), deter)
         stats = self._prior_stats(deter, draws)
-        stoch = self.dist(stats).sample_with(self.noise(draws, [tf.shape(action)[0]]))
-        return stats | {"stoch": stoch, "deter": deter}
+        noise = self._noise(draws, [tf.shape(action)[0]])
+        return stats | {"deter": deter} | self._sample(stats, noise)
 
     def imagine(self, action: tf.Tensor, state: State, draws: Draws | Modes) -> State:
         """States after each of the actions `[B, T, A]`, without observations, `[B, T, ...]`."""

@@ -68,11 +68,11 @@ class Agent(Module):
             "actor_opt": self._optimizer("actor_opt", self.behavior.actor),
             "critic_opt": self._optimizer("critic_opt", self.behavior.critic),
         }
-        function = tf.function if config.jit else lambda f, **_: f
-        options = {"jit_compile": True} if config.xla else {}
-        self._train = function(self._train, reduce_retracing=True, **options)
-        self._policy = function(self._policy, reduce_retracing=True)
-        self._report = function(self._report, reduce_retracing=True)
+        if config.jit:
+            options = {"autograph": False, "reduce_retracing": True}
+            self._train = tf.function(self._train, jit_compile=config.xla, **options)
+            self._policy = tf.function(self._policy, **options)
+            self._report = tf.function(self._report, **options)
 
     def _optimizer(self, name: str, module: Module) -> Optimizer:
         half = self.precision.uses_float16

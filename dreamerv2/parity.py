@@ -100,7 +100,7 @@ def computed(golden: Golden) -> Iterator[tuple[str, np.ndarray]]:
 def _world_model(golden):
     agent = golden.agent
 
-    @tf.function
+    @tf.function(autograph=False)
     def loss(batch):
         return agent.wm.loss(agent.wm.preprocess(batch), None, Modes())
 
@@ -119,7 +119,7 @@ def _open_loop(golden):
     if not agent.wm.decoder.image_keys:
         return
 
-    @tf.function
+    @tf.function(autograph=False)
     def videos(batch):
         return agent.open_loop_videos({k: v[:6] for k, v in batch.items()}, Modes())
 
@@ -131,7 +131,7 @@ def _policy(golden):
     agent, batch = golden.agent, golden.batch(2)
     state = agent.initial_policy_state(batch["is_first"].shape[0])
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(obs, state):
         return agent.policy_step(obs, state, "eval", Modes())
 
@@ -145,7 +145,7 @@ def _training(golden):
     agent = golden.agent
     state = agent.wm.rssm.initial(golden.batch(0)["is_first"].shape[0])
 
-    @tf.function
+    @tf.function(autograph=False)
     def update(batch, state, agent_steps) -> Update:
         return agent.update(batch, state, agent_steps, Modes())
 

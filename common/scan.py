@@ -1,0 +1,146 @@
+"""A recurrence over time whose gradient is cheap: weight gradients are one product over all steps.
+
+Differentiating a loop by itself multiplies activations and gradients of every step and adds up the
+results, each as large as the weights. Here the backward loop only collects the two factors; one
+matrix product over all rows then gives the same sum. Both loops are loops of the graph, traced
+once, and the backward one computes each step again instead of keeping what is inside of it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+Tensors = dict[str, tf.Tensor]
+Layers = dict[str, tuple[tf.Tensor, ...]]  # kernel [in, out], and bias [out] if there is one
+
+
+def linear(layers: Layers, name: str, x: tf.Tensor) -> tf.Tensor:
+    """`x @ kernel (+ bias)` for rows `[N, in]`."""
+    kernel, *bias = layers[name]
+    out = tf.matmul(x, kernel)
+    return tf.nn.bias_add(out, *bias) if bias else out
+
+
+def scan(
+    step: Callable[..., Tensors],
+    state: Tensors,
+    inputs: Tensors,
+    constants: Tensors,
+    layers: Layers,
+    vectors: Any,
+) -> Tensors:
+    """Applies `step` to one time step after the other and stacks what it returns.
+
+    Args:
+        step: `step(apply, state, inputs, constants, vectors)` returns tensors by name, the next
+            state among them, from the values of one time step. `apply(name, x)` applies a layer,
+            each once per step. Apart from these arguments `step` uses no weights.
+        state: the state before the first step, `[B, ...]`.
+        inputs: `[T, B, ...]`, differentiated.
+        constants: `[T, B, ...]`, not differentiated.
+        layers, vectors: weights; vectors, of any structure, are the small ones, such as a norm's.
+
+    Returns:
+        What `step` returns, `[T, ...]`; differentiable in all arguments but `constants`.
+    """
+    arguments = (state, inputs, constants, layers, vectors)
+    names: list[str] = []
+
+    @tf.custom_gradient
+    def run(*flat):
+        packed = tf.nest.pack_sequence_as(arguments, flat)
+        outputs = _forward(step, *packed)
+        names.extend(outputs)
+
+        def grad(*upstream):
+            upstream = dict(zip(outputs, upstream, strict=True))
+            return tf.nest.flatten(_backward(step, outputs, upstream, *packed))
+
+        return list(outputs.values()), grad
+
+    values = run(*tf.nest.flatten(arguments))
+    return dict(zip(names, values, strict=True))
+
+
+def _forward(step, state, inputs, constants, layers, vectors) -> Tensors:
+    steps, arrays, fixed = _length(inputs), _unstack(inputs), _unstack(constants)
+
+    def compute(t, state):
+        return step(
+            lambda name, x: linear(layers, name, x),
+            state,
+            _read(arrays, t),
+            _read(fixed, t),
+            vectors,
+        )
+
+    def body(t, state, stacked):
+        outputs = compute(t, state)
+        stacked = {k: stacked[k].write(t, v) for k, v in outputs.items()}
+        return t + 1, {k: outputs[k] for k in state}, stacked
+
+    first = compute(0, state)  # apart, because it says what the outputs are
+    stacked = {k: tf.TensorArray(v.dtype, steps).write(0, v) for k, v in first.items()}
+    state = {k: first[k] for k in state}
+    *_, stacked = tf.while_loop(lambda t, *_: t < steps, body, (1, state, stacked))
+    return {k: array.stack() for k, array in stacked.items()}
+
+
+def _backward(step, outputs, upstream, state, inputs, constants, layers, vectors):
+    """Gradients in the structure of the arguments of `scan`; zeros for the constants."""
+    steps, arrays, fixed = _length(inputs), _unstack(inputs), _unstack(constants)
+    before = _unstack({k: tf.concat([v[None], outputs[k][:-1]], 0) for k, v in state.items()})
+    after = _unstack(upstream)
+    rows = tf.shape(next(iter(state.values())))[0]
+
+    def body(t, carry, summed, collected):
+        here, given, used = _read(before, t), _read(arrays, t), {}
+        taps = {
+            name: tf.zeros([rows, kernel.shape[1]], kernel.dtype)
+            for name, (kernel, *_) in layers.items()
+        }
+
+        def apply(name, x):
+            used[name] = x
+            return linear(layers, name, x) + taps[name]
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            sources = (here, given, taps, vectors)
+            tape.watch(sources)
+            new = step(apply, here, given, _read(fixed, t), vectors)
+        pulled = {k: after[k].read(t) for k in new}
+        pulled |= {k: pulled[k] + carry[k] for k in carry}
+        grads = tape.gradient(new, sources, pulled, tf.UnconnectedGradients.ZERO)
+        carry, given, taps, small = grads
+        found = {"inputs": given, "taps": taps, "used": used}
+        collected = tf.nest.map_structure(lambda array, x: array.write(t, x), collected, found)
+        return t - 1, carry, tf.nest.map_structure(tf.add, summed, small), collected
+
+    collected = {
+        "inputs": {k: tf.TensorArray(v.dtype, steps) for k, v in inputs.items()},
+        "taps": {k: tf.TensorArray(kernel.dtype, steps) for k, (kernel, *_) in layers.items()},
+        "used": {k: tf.TensorArray(kernel.dtype, steps) for k, (kernel, *_) in layers.items()},
+    }
+    start = tf.nest.map_structure(tf.zeros_like, (state, vectors))
+    loop = (steps - 1, *start, collected)
+    _, carry, summed, collected = tf.while_loop(lambda t, *_: t >= 0, body, loop)
+    grads = {k: array.stack() for k, array in collected["inputs"].items()}
+    products = {}
+    for name, weights in layers.items():
+        used, tap = collected["used"][name].concat(), collected["taps"][name].concat()  # [T*B, ...]
+        both = (tf.matmul(used, tap, transpose_a=True), tf.reduce_sum(tap, 0))
+        products[name] = both[: len(weights)]
+    return carry, grads, {k: tf.zeros_like(v) for k, v in constants.items()}, products, summed
+
+
+def _length(inputs: Tensors) -> int:
+    return next(iter(inputs.values())).shape[0]
+
+
+def _unstack(tensors: Tensors) -> dict[str, tf.TensorArray]:
+    return {k: tf.TensorArray(v.dtype, v.shape[0]).unstack(v) for k, v in tensors.items()}
+
+
+def _read(arrays: dict[str, tf.TensorArray], t) -> Tensors:
+    return {k: array.read(t) for k, array in arrays.items()}
