@@ -76,8 +76,8 @@ class Dense(Module):
         self._dtype = dtype
 
     def weights(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Kernel and bias, cast once for many uses."""
-        return tf.cast(self.kernel, self._dtype), tf.cast(self.bias, self._dtype)
+        """Kernel, cast once for many uses, and bias as it is, for `add_bias`."""
+        return tf.cast(self.kernel, self._dtype), tf.convert_to_tensor(self.bias)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         x = tf.cast(x, self._dtype)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from common.bias import add_bias
 from common.dists import Gaussian, OneHot
 from common.draws import Draws, Modes
 from common.nets import Dense, LayerNorm, Module, activation, make_norm
@@ -332,7 +333,7 @@ class RSSM(Module):
 
 def _linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """`x @ kernel + bias` over the last axis of `x`, of any rank."""
-    flat = tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
+    flat = add_bias(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
     return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [flat.shape[-1]]], 0))
 
 

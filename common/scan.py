@@ -11,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from common.bias import add_bias, sum_rows
+
 Tensors = dict[str, tf.Tensor]
 Layers = dict[str, tuple[tf.Tensor, ...]]  # kernel [in, out], and bias [out] if there is one
 
@@ -19,7 +21,7 @@ def linear(layers: Layers, name: str, x: tf.Tensor) -> tf.Tensor:
     """`x @ kernel (+ bias)` for rows `[N, in]`."""
     kernel, *bias = layers[name]
     out = tf.matmul(x, kernel)
-    return tf.nn.bias_add(out, *bias) if bias else out
+    return add_bias(out, *bias) if bias else out
 
 
 def scan(
@@ -129,7 +131,7 @@ def _backward(step, outputs, upstream, state, inputs, constants, layers, vectors
     products = {}
     for name, weights in layers.items():
         used, tap = collected["used"][name].concat(), collected["taps"][name].concat()  # [T*B, ...]
-        both = (tf.matmul(used, tap, transpose_a=True), tf.reduce_sum(tap, 0))
+        both = (tf.matmul(used, tap, transpose_a=True), sum_rows(tap))
         products[name] = both[: len(weights)]
     return carry, grads, {k: tf.zeros_like(v) for k, v in constants.items()}, products, summed
 
