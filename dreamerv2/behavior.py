@@ -6,6 +6,7 @@ Shape letters: H horizon, N imagined sequences, F features, A action. All sequen
 from typing import NamedTuple
 
 import gymnasium
+import numpy as np
 import tensorflow as tf
 
 from common.draws import Draws, Modes
@@ -57,6 +58,9 @@ class Behavior(Module):
         self.actor_grad = config.actor_grad
         if self.actor_grad == "auto":
             self.actor_grad = "reinforce" if discrete else "dynamics"
+        # That of the uniform distribution, over [-1, 1] where actions are continuous.
+        size = act_space.shape[0]
+        self._max_entropy = float(np.log(size) if discrete else size * np.log(2))
         norm_dtype = precision.dtype("layernorm")
         actor = config.actor.update({"dist": dist})
         shape = act_space.shape
@@ -133,6 +137,7 @@ class Behavior(Module):
         weight = tf.stop_gradient(seq["weight"][:-2])
         loss = -tf.reduce_mean(weight * (objective + scale * entropy))
         metrics["actor_ent"] = tf.reduce_mean(entropy)
+        metrics["actor_ent_fraction"] = metrics["actor_ent"] / self._max_entropy
         metrics["actor_ent_scale"] = scale
         metrics["advantage_mean"] = tf.reduce_mean(advantage)
         metrics["advantage_std"] = tf.math.reduce_std(advantage)
