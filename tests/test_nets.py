@@ -52,14 +52,6 @@ def test_dense_is_a_matrix_product_over_the_last_axis(lead):
     np.testing.assert_allclose(layer(tf.constant(x)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_pieces_of_a_kernel_multiply_the_pieces_of_the_input():
-    layer, x = fill(Dense(5, 3, tf.float32, RNG)), normal(4, 5)
-    first, second, bias = layer.weights([2, 3])
-    np.testing.assert_allclose(
-        x[:, :2] @ first + x[:, 2:] @ second + bias, layer(tf.constant(x)), rtol=1e-4, atol=1e-5
-    )
-
-
 @pytest.mark.parametrize("size", [3, 4])
 def test_a_convolution_sees_every_second_window(size):
     layer, x = fill(Conv(2, 3, size, tf.float32, RNG)), normal(2, 9, 9, 2)

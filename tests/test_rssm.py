@@ -7,7 +7,7 @@ import tiny
 
 from common.draws import Draws, Modes
 from common.precision import Precision
-from common.rssm import RSSM, GRUCell
+from common.rssm import RSSM
 
 RNG = np.random.default_rng(0)
 EMBED, ACTION = 5, 4
@@ -51,32 +51,54 @@ VARIANTS = [{}, {"discrete": False}, {"norm": "layer"}, {"ensemble": 2}]
 KEYS = {True: {"logit", "stoch", "deter"}, False: {"mean", "std", "stoch", "deter"}}
 
 
-# The cell
+# One step
 
 
-def test_the_gru_is_that_of_item_13():
-    cell = GRUCell(4, 3, tf.float32, RNG)
-    for variable in cell.named_variables().values():
-        variable.assign(normal(*variable.shape))
-    x, h = normal(2, 4), normal(2, 3)
-    parts = np.concatenate([x, h], -1) @ cell.dense.kernel.numpy() + cell.dense.bias.numpy()
-    mean, var = parts.mean(-1, keepdims=True), parts.var(-1, keepdims=True)
-    parts = (parts - mean) / np.sqrt(var + 1e-3)
-    parts = parts * cell.norm.gamma.numpy() + cell.norm.beta.numpy()
-    reset, candidate, update = parts[:, :3], parts[:, 3:6], parts[:, 6:]
-    candidate = np.tanh(sigmoid(reset) * candidate)
+def norm(x, gamma, beta):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-3)
+    return x * gamma + beta
+
+
+def test_one_step_is_that_of_items_12_and_13():
+    model = rssm(norm="layer", act="tanh")
+    weights = {name: variable.numpy() for name, variable in model.named_variables().items()}
+
+    def layer(name, *inputs):
+        return np.concatenate(inputs, -1) @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+    def normed(name, x):
+        return norm(x, weights[f"{name}/gamma"], weights[f"{name}/beta"])
+
+    embed, action, deter = normal(2, EMBED), normal(2, ACTION), normal(2, 8)
+    stoch = np.eye(3, dtype=np.float32)[RNG.integers(0, 3, (2, 3))]
+    x = np.tanh(normed("img_in_norm", layer("img_in", stoch.reshape(2, 9), action)))
+    parts = normed("gru/norm", layer("gru/dense", x, deter))
+    reset, candidate, update = parts[:, :8], parts[:, 8:16], parts[:, 16:]
     update = sigmoid(update - 1)
-    expected = update * candidate + (1 - update) * h
-    found = cell.step(cell.dense.weights(), tf.constant(x), tf.constant(h))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    expected = update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * deter
+
+    state = model.initial(2) | {"stoch": tf.constant(stoch), "deter": tf.constant(deter)}
+    prior = model.img_step(state, tf.constant(action), Modes())
+    np.testing.assert_allclose(prior["deter"], expected, rtol=1e-4, atol=1e-5)
+    x = np.tanh(normed("img_out_norm_0", layer("img_out_0", expected)))
+    logit = layer("img_dist_0", x).reshape(2, 3, 3)
+    np.testing.assert_allclose(prior["logit"], logit, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(prior["stoch"], np.eye(3)[logit.argmax(-1)])
+
+    inputs = (tf.constant(x) for x in (action, embed, np.zeros(2, bool)))
+    post = model.obs_step(state, *inputs, Modes())
+    np.testing.assert_array_equal(post["deter"], prior["deter"])
+    x = np.tanh(normed("obs_out_norm", layer("obs_out", expected, embed)))
+    logit = layer("obs_dist", x).reshape(2, 3, 3)
+    np.testing.assert_allclose(post["logit"], logit, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision, dtype", [(16, tf.float16), ("bfloat16", tf.bfloat16)])
-def test_the_gru_normalises_in_float32_at_every_precision(precision, dtype):
-    cell = GRUCell(300, 200, dtype, RNG)
-    x, h = normal(2, 300) * 300, normal(2, 200)
-    found = cell.step(cell.dense.weights(), tf.constant(x), tf.constant(h))
-    assert np.isfinite(found).all(), "the squares of these sums overflow float16"
+def test_the_gru_normalises_in_float32_at_every_precision():
+    model = rssm(16)
+    bias = model.gru.dense.bias
+    bias.assign(normal(*bias.shape) * 1000)  # the squares overflow float16
+    state = model.img_step(model.initial(2), tf.constant(normal(2, ACTION)), Modes())
+    assert np.isfinite(state["deter"]).all()
 
 
 # Two paths that must agree
@@ -139,6 +161,55 @@ def test_the_prior_is_the_step_from_the_posterior_before(variant):
         step = model.img_step(before, tf.constant(action[:, t]), Modes())
         assert_equal(step, {key: value[:, t] for key, value in prior.items()})
     np.testing.assert_array_equal(prior["deter"], post["deter"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_of_a_whole_sequence_are_those_of_its_steps(variant):
+    model = rssm(**variant)
+    embed, action, is_first = (tf.constant(x) for x in inputs(steps=4, first=(2,)))
+    start = {k: tf.constant(normal(*v.shape)) for k, v in model.initial(2).items()}
+    weights = {}
+
+    def weighted(states, t):
+        """A sum with a weight of its own for every number, the same whenever it is asked."""
+        total = 0.0
+        for kind, state in states.items():
+            for key, value in state.items():
+                weight = weights.setdefault((kind, key, t), normal(*value.shape))
+                total += tf.reduce_sum(weight * tf.cast(value, tf.float32))
+        return total
+
+    def stepwise():
+        state, total = start, 0.0
+        for t in range(4):
+            keep = 1 - tf.cast(is_first[:, t], tf.float32)
+            kept = {
+                k: v * tf.reshape(keep, [2] + [1] * (v.shape.rank - 1)) for k, v in state.items()
+            }
+            prior = model.img_step(kept, action[:, t] * keep[:, None], Modes())
+            state = model.obs_step(state, action[:, t], embed[:, t], is_first[:, t], Modes())
+            total += weighted({"prior": prior, "post": state}, t)
+        return total
+
+    def together():
+        post, prior = model.observe(embed, action, is_first, start, Modes())
+        rows = [{"prior": {k: v[:, t] for k, v in prior.items()}} for t in range(4)]
+        rows = [row | {"post": {k: v[:, t] for k, v in post.items()}} for t, row in enumerate(rows)]
+        return tf.add_n([weighted(row, t) for t, row in enumerate(rows)])
+
+    sources = {**model.named_variables(), "embed": embed, "action": action, **start}
+    gradients = []
+    for path in (stepwise, together):
+        with tf.GradientTape() as tape:
+            tape.watch([embed, action, start])
+            total = path()
+        gradients.append(tape.gradient(total, sources, unconnected_gradients="zero"))
+    for name, expected in gradients[0].items():
+        found, scale = gradients[1][name].numpy(), np.abs(expected).max()
+        # Modes draw the first member of the ensemble; the statistics of the start enter nothing.
+        unused = "img_" in name and "_1" in name or name in ("logit", "mean", "std")
+        assert (scale == 0) == unused, name
+        np.testing.assert_allclose(found, expected, atol=1e-3 * scale, err_msg=name)
 
 
 def test_imagining_is_one_step_after_the_other():
@@ -212,10 +283,12 @@ def test_samples_are_one_hot_and_random_where_draws_are():
 )
 def test_what_makes_a_standard_deviation_positive(name, function):
     model = rssm(discrete=False, std_act=name, min_std=0.3)
-    out = normal(2, 6)
-    stats = model._stats(tf.constant(out))
-    np.testing.assert_array_equal(stats["mean"], out[:, :3])
-    np.testing.assert_allclose(stats["std"], function(out[:, 3:]) + 0.3, rtol=1e-5)
+    model.obs_dist.kernel.assign(np.zeros(model.obs_dist.kernel.shape))
+    out = model.obs_dist.bias.numpy()
+    post, _ = model.observe(*part(inputs(), slice(None)), None, Modes())
+    for b, t in np.ndindex(2, 6):
+        np.testing.assert_array_equal(post["mean"][b, t], out[:3])
+        np.testing.assert_allclose(post["std"][b, t], function(out[3:]) + 0.3, rtol=1e-5)
 
 
 def test_an_unknown_std_act_is_refused():
@@ -225,19 +298,16 @@ def test_an_unknown_std_act_is_refused():
 
 def test_each_step_draws_one_member_of_the_ensemble_and_modes_take_the_first():
     model = rssm(ensemble=2)
-    deter = tf.constant(np.repeat(normal(1, 1, 8), 40, 0))  # the same in all 40 steps
-
-    def member(k):
-        layers = model.img
-        x = model._act(layers[f"img_out_norm_{k}"](layers[f"img_out_{k}"](deter)))
-        return model._stats(layers[f"img_dist_{k}"](x))["logit"].numpy()
-
-    first, second = member(0), member(1)
-    np.testing.assert_allclose(model._prior_stats(deter, Modes())["logit"], first, rtol=1e-5)
-    drawn = model._prior_stats(deter, Draws([0, 0]))["logit"].numpy()
-    is_first, is_second = (np.isclose(drawn, x, rtol=1e-4).all((1, 2, 3)) for x in (first, second))
-    assert (is_first ^ is_second).all()
-    assert 5 < is_first.sum() < 35
+    for k in (0, 1):  # each member says its number, whatever the state is
+        model.img[f"img_dist_{k}"].kernel.assign(np.zeros([8, 9]))
+        model.img[f"img_dist_{k}"].bias.assign(np.full(9, k))
+    rows = part(inputs(steps=40), slice(None))
+    _, prior = model.observe(*rows, None, Modes())
+    assert not prior["logit"].numpy().any()
+    _, prior = model.observe(*rows, None, Draws([0, 0]))
+    members = prior["logit"].numpy()[0, :, 0, 0]
+    assert (prior["logit"].numpy() == members[None, :, None, None]).all(), "one for all rows"
+    assert 5 < members.sum() < 35 and set(members) == {0, 1}
 
 
 # KL
