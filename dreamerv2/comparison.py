@@ -1,7 +1,7 @@
 """What runs at different precisions say about precision: reading their files, and statistics.
 
 The returns of a run are those of its training episodes. `WINDOWS` equal parts of the run make its
-curve; the final return is the mean of the last `FINAL_WINDOWS` of them.
+curve; the final return is the mean over the episodes of the last tenth, and of five at least.
 """
 
 import json
@@ -18,7 +18,7 @@ from common.stats import FEWEST_RUNS, bootstrap_difference, bootstrap_interval, 
 from dreamerv2 import configs
 
 WINDOWS = 20
-FINAL_WINDOWS = 2
+FINAL_SHARE, FINAL_EPISODES = 0.1, 5
 OPTIMIZERS = ("model", "actor", "critic")
 # What runs that are compared may differ in; anything else is said in the report.
 COMPARED = re.compile(r"precision|precision_overrides\..*|loss_scale|seed|logdir")
@@ -134,22 +134,27 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
 # One run in numbers
 
 
+def total_frames(run: Run) -> int:
+    """How long the run is to be, env frames."""
+    return run.config.steps * run.config.action_repeat
+
+
 def window_returns(run: Run) -> np.ndarray:
     """Mean return of the episodes that ended in each window, `[WINDOWS]`, NaN where none did."""
     steps, returns = run.series("train_return")
-    total = run.config.steps * run.config.action_repeat
-    window = np.clip(np.ceil(steps / total * WINDOWS).astype(int) - 1, 0, WINDOWS - 1)
+    window = np.clip(np.ceil(steps / total_frames(run) * WINDOWS).astype(int) - 1, 0, WINDOWS - 1)
     sums = np.bincount(window, returns, WINDOWS)
     counts = np.bincount(window, minlength=WINDOWS)
     return np.where(counts, sums / np.maximum(counts, 1), np.nan)
 
 
 def final_return(run: Run) -> float | None:
-    """Mean over the last windows, or the last episode where they have none."""
-    windows = window_returns(run)[-FINAL_WINDOWS:]
-    if np.isnan(windows).all():
-        return run.last("train_return")
-    return float(np.nanmean(windows))
+    """Mean over the episodes of the last tenth of the run, the last five at least."""
+    steps, returns = run.series("train_return")
+    if not len(returns):
+        return None
+    late = int(np.sum(steps > (1 - FINAL_SHARE) * total_frames(run)))
+    return float(returns[-max(late, FINAL_EPISODES) :].mean())
 
 
 def best_return(run: Run) -> float | None:

@@ -18,11 +18,11 @@ HOW_TO_READ = """\
 Values are interquartile means over the seeds that finished, with bootstrap 95 % intervals in
 brackets. A difference is called one only when its interval excludes zero; one that is not called
 may still be there, hidden by few seeds. Returns are those of training episodes: *final* is the mean
-over the last tenth of the run, *best* over the best twentieth. Seconds per update is the median of
-the logged intervals. Memory is the largest resident memory of the process that was logged (host
-memory, also with a GPU). Steps are skipped, each by one optimiser, when a float16 gradient is not
-finite; that is how dynamic loss scaling finds its scale. A float32 or bfloat16 run ends at such a
-gradient."""
+over the last tenth of the run, five episodes at least, *best* over the best twentieth. Seconds per
+update is the median of the logged intervals. Memory is the largest resident memory of the process
+that was logged (host memory, also with a GPU). Steps are skipped, each by one optimiser, when a
+float16 gradient is not finite; that is how dynamic loss scaling finds its scale. A float32 or
+bfloat16 run ends at such a gradient."""
 
 
 def write(directory: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
@@ -243,8 +243,7 @@ def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
 
 def _returns(axes, groups):
     for color, (label, runs) in zip(_colors(groups), groups.items(), strict=True):
-        frames = [run.config.steps * run.config.action_repeat for run in runs]
-        x = (np.arange(WINDOWS) + 0.5) / WINDOWS * max(frames)
+        x = (np.arange(WINDOWS) + 0.5) / WINDOWS * max(map(comparison.total_frames, runs))
         curves = np.array([_carried_on(comparison.window_returns(run)) for run in runs])
         _shaded(axes, x, curves, color, label)
     axes.set(title="Return of training episodes", xlabel="env frames", ylabel="return")

@@ -84,15 +84,18 @@ def test_a_resumed_run_counts_what_it_wrote_anew_and_half_a_line_is_passed_over(
 
 def test_returns_are_means_over_the_last_tenth_and_the_best_twentieth(tmp_path):
     run = read(tmp_path, level=1.0)
-    assert comparison.final_return(run) == pytest.approx((0.95 + 1.0) / 2)
-    assert comparison.best_return(run) == pytest.approx(1.0)
+    run.rows.extend({"step": STEPS, "train_return": 4.0} for _ in range(6))
+    assert comparison.final_return(run) == pytest.approx((0.95 + 1.0 + 6 * 4.0) / 8)
+    assert comparison.best_return(run) == pytest.approx((1.0 + 6 * 4.0) / 7)
     windows = comparison.window_returns(run)
-    assert windows == pytest.approx(np.arange(1, 21) / 20)
+    assert windows[:-1] == pytest.approx(np.arange(1, 20) / 20)
 
 
-def test_the_last_episode_serves_when_none_ended_in_the_last_tenth(tmp_path):
+def test_the_final_return_is_of_five_episodes_at_least(tmp_path):
     run = read(tmp_path, steps=500)
-    assert comparison.final_return(run) == pytest.approx(0.5)
+    assert comparison.final_return(run) == pytest.approx(0.4)
+    assert comparison.final_return(run._replace(rows=run.rows[:2])) == pytest.approx(0.05)
+    assert comparison.final_return(run._replace(rows=[])) is None
 
 
 def test_seconds_per_update_leave_out_the_interval_that_compiled(tmp_path):
