@@ -75,19 +75,22 @@ class Progress:
             self._stream.flush()
 
     def line(self) -> str:
-        """The state in one line."""
+        """The state in one line; what a narrow terminal cuts off is the least needed."""
         frames = self._steps * self._multiplier
-        parts = [f"{self._phase} {self._steps:,}/{self._total:,} steps ({frames:,} frames)"]
+        line = f"{self._phase} {short(self._steps)}/{short(self._total)} steps"
+        line += f" ({short(frames)} frames)"
         steps_rate, updates_rate = self._rates[self._phase].per_second()
         if steps_rate:
-            rate = f"{steps_rate * self._multiplier:,.4g} frames/s"
-            parts.append(f"{rate}, {updates_rate:,.3g} updates/s" if updates_rate else rate)
-        if self._returns:
-            parts.append("return " + ", ".join(f"{v:.4g} {k}" for k, v in self._returns.items()))
+            line += f" {short(steps_rate * self._multiplier)} fps"
+        if updates_rate:
+            line += f" {short(updates_rate)} updates/s"
         train_rate, _ = self._rates["train"].per_second()
         if train_rate:
-            parts.append(f"{duration(max(0, self._total - self._steps) / train_rate)} left")
-        return " | ".join(parts)
+            line += f" | {duration(max(0, self._total - self._steps) / train_rate)} left"
+        if self._returns:
+            returns = " ".join(f"{mode} {score:.4g}" for mode, score in self._returns.items())
+            line += f" | return: {returns}"
+        return line
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
@@ -150,6 +153,13 @@ class Stopwatch:
         self._start = now
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         return elapsed, shares
+
+
+def short(number: float) -> str:
+    """A number in at most six characters or so: 7.83, 311, 12,345, 1.23M."""
+    if number >= 1e6:
+        return f"{number / 1e6:.4g}M"
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
 
 
 def duration(seconds: float) -> str:

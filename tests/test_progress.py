@@ -27,7 +27,7 @@ def train(progress, clock, seconds, start=0, rate=10):
 
 
 def rate_of(progress):
-    return float(re.search(r"([\d.]+) frames/s", progress.line())[1])
+    return float(re.search(r"([\d.]+) fps", progress.line())[1])
 
 
 def test_line_tells_phase_steps_frames_rates_returns_and_time_left(clock):
@@ -36,8 +36,8 @@ def test_line_tells_phase_steps_frames_rates_returns_and_time_left(clock):
     train(progress, clock, 100)
     progress.episode("train", 2.5)
     assert progress.line() == (
-        "train 1,000/10,000 steps (4,000 frames) | 40 frames/s, 1 updates/s"
-        " | return 2.5 train | 15m 0s left"
+        "train 1,000/10,000 steps (4,000 frames) 40 fps 1 updates/s | 15m 0s left"
+        " | return: train 2.5"
     )
 
 
@@ -87,6 +87,32 @@ def test_stopwatch_gives_shares_since_the_last_call(clock):
     with stopwatch("train"):
         clock[0] += 2
     assert stopwatch.fractions() == (2, {"env": 0.0, "train": 1.0})
+
+
+def test_a_long_run_fits_on_a_narrow_terminal(clock):
+    progress = lib.Progress(50_000_000, 4, io.StringIO())
+    progress.phase("train")
+    train(progress, clock, 100, start=12_345_678, rate=78)
+    progress.episode("train", 312)
+    assert progress.line() == (
+        "train 12.35M/50M steps (49.41M frames) 312 fps 1 updates/s | 5d 14h left"
+        " | return: train 312"
+    )
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [
+        (0, "0"),
+        (7.83, "7.8"),
+        (311.4, "311"),
+        (12345, "12,345"),
+        (50e6, "50M"),
+        (1.2345e8, "123.5M"),
+    ],
+)
+def test_numbers_are_short(number, text):
+    assert lib.short(number) == text
 
 
 @pytest.mark.parametrize(
