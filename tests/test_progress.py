@@ -103,12 +103,8 @@ def test_a_long_run_fits_on_a_narrow_terminal(clock):
 @pytest.mark.parametrize(
     "number, text",
     [
-        (0, "0"),
-        (7.83, "7.8"),
-        (311.4, "311"),
-        (12345, "12,345"),
-        (50e6, "50M"),
-        (1.2345e8, "123.5M"),
+        *[(0, "0"), (7.834, "7.83"), (99.97, "100"), (311.4, "311"), (12345, "12,345")],
+        *[(50e6, "50M"), (1.2345e8, "123.5M")],
     ],
 )
 def test_numbers_are_short(number, text):
