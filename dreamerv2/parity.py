@@ -1,6 +1,7 @@
 """Compares the agent with numbers that the reference computed, every draw replaced by its mode.
 
     python -m dreamerv2.parity FILE.npz [FILE.npz ...] [--tolerance 1e-3] [--precision 32]
+                               [--precision_overrides.MODULE PRECISION ...] [--loss_scale SCALE]
 
 Exit status: 0 when all quantities agree, 1 when one does not, 2 when a file cannot be used.
 """
@@ -16,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from common.config import parse_yaml
 from common.draws import Modes
+from common.precision import MODULES
 from dreamerv2.agent import Agent, Update, assign_all
 from dreamerv2.reference import config_from_reference, reference_variables, spaces_from_json
 
@@ -227,19 +230,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--precision",
         default="32",
         choices=["32", "16", "bfloat16"],
-        help="at 16 and bfloat16 the errors are for information: no pass or fail",
+        help="with anything but 32 the errors are for information: no pass or fail",
     )
+    for module in MODULES:
+        parser.add_argument(f"--precision_overrides.{module}", metavar="32 | 16 | bfloat16")
+    parser.add_argument("--loss_scale", metavar="dynamic | NUMBER | none")
     args = parser.parse_args(argv)
-    precision = int(args.precision) if args.precision.isdigit() else args.precision
-    judged = precision == 32
+    overrides = {
+        key: parse_yaml(word)
+        for key, word in vars(args).items()
+        if key.startswith(("precision", "loss_scale")) and word is not None
+    }
+    precision, *lowered = overrides.values()
+    judged = precision == 32 and not lowered
     passed = True
     for path in args.files:
         try:
-            differences = compare(path, {"precision": precision})
+            differences = compare(path, overrides)
         except ValueError as error:
             print(f"parity: {error}", file=sys.stderr)
             return 2
-        print(f"{path}, precision {precision}")
+        print(f"{path}, {', '.join(f'{key} {value}' for key, value in overrides.items())}")
         print(table(differences, args.tolerance if judged else None))
         worst = max(d.error for d in differences)
         if judged:
