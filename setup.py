@@ -30,6 +30,7 @@ setup(
         "tensorflow>=2.20,<2.22",
         "tensorflow-probability>=0.25,<0.26",
         "tf-keras>=2.20,<2.22",  # imported by tensorflow-probability
+        "threadpoolctl>=3.5,<4",
     ],
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],

@@ -16,6 +16,7 @@ class Recording(NamedTuple):
     """The observations of several episodes, one after the other, a row each."""
 
     latents: Latents  # posteriors, as drawn while playing
+    most_likely: np.ndarray  # int32 [N, K], the classes that the posteriors favour
     prior_classes: np.ndarray  # int32 [N, K], drawn from the prior of each row
     prior_log_probs: np.ndarray  # float32 [N, K, C]
     images: np.ndarray | None  # uint8 [N, H, W, channels], None where nothing is decoded as image
@@ -55,7 +56,15 @@ def collect(
     is_first = np.diff(episode, prepend=-1) > 0
     before = np.maximum(0, np.arange(len(episode)) - 1)  # not read where a row is a first one
     prior = model.prior(latents.take(before), arrays["action"][before], is_first, seed)
-    return Recording(latents, *prior, arrays.get("image"), arrays.get("ram"), episode, returns)
+    return Recording(
+        latents,
+        arrays["most_likely"],
+        *prior,
+        arrays.get("image"),
+        arrays.get("ram"),
+        episode,
+        returns,
+    )
 
 
 def _columns(rows: Iterable[Row], image_key: str | None) -> dict[str, np.ndarray]:
@@ -63,6 +72,7 @@ def _columns(rows: Iterable[Row], image_key: str | None) -> dict[str, np.ndarray
     columns = defaultdict(list)
     for obs, action, (latent, _) in rows:
         columns["classes"].append(np.argmax(latent["stoch"][0], -1).astype(np.int32))
+        columns["most_likely"].append(np.argmax(latent["logit"][0], -1).astype(np.int32))
         columns["deter"].append(np.asarray(latent["deter"][0], np.float32))
         columns["action"].append(action)
         columns["reward"].append(float(obs["reward"]))

@@ -16,8 +16,9 @@ from dreamerv2.latent.sweep import Sweep, others_in_use, per_variable
 from dreamerv2.latent.usage import Usage, entropy_bits
 
 NEVER = "#e8b4a0"  # cells that were never used
-USED, UNUSED, CURRENT = "#ffffff", "#d62728", "#2ca02c"  # frames of swept images
-BLUE, ORANGE, GRAY = "#1f77b4", "#ff7f0e", "#777777"
+CURRENT = "#2ca02c"
+BLUE, ORANGE, GRAY, LIGHT = "#1f77b4", "#ff7f0e", "#777777", "#d8d8d8"
+BRIGHTER, DARKER = "#b2182b", "#2166ac"
 DPI = 100
 
 
@@ -61,16 +62,16 @@ def usage_variables(path: Path, posterior: Usage, prior: Usage) -> None:
     """Entropy per variable, and how the share of never-used cells falls with the rows seen."""
     entropy, prior_entropy = entropy_bits(posterior.counts), entropy_bits(prior.counts)
     variables, classes = posterior.counts.shape
-    with figure(path, 12, 4) as drawing:
+    with figure(path, 12, 4.4) as drawing:
         bars, curve = drawing.subplots(1, 2)
         x = np.arange(variables)
         bars.bar(x - 0.2, entropy, 0.4, color=BLUE, label="posterior")
         bars.bar(x + 0.2, prior_entropy, 0.4, color=ORANGE, label="prior")
         bars.axhline(np.log2(classes), color=GRAY, ls="--", label="all classes used evenly")
         bars.set(xlabel="variable", ylabel="entropy [bits]", title="How much each variable varies")
-        bars.legend(loc="upper right", bbox_to_anchor=(1, 0.97))
-        for name, usage, color in (("posterior", posterior, BLUE), ("prior", prior, ORANGE)):
-            curve.plot(usage.seen, 100 * usage.never_used, color=color, label=name)
+        drawing.legend(*bars.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        for usage, color in ((posterior, BLUE), (prior, ORANGE)):
+            curve.plot(usage.seen, 100 * usage.never_used, color=color)
         curve.set(
             xscale="log",
             ylim=(0, 100),
@@ -78,7 +79,6 @@ def usage_variables(path: Path, posterior: Usage, prior: Usage) -> None:
             ylabel="cells never used [%]",
             title="Is “never” only “too few rows”? Then this still falls at the right",
         )
-        curve.legend()
 
 
 def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) -> None:
@@ -92,14 +92,14 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
         base = result.tiles[variable, result.current[0, variable]]
         for c in range(classes):
             is_current = c == result.current[0, variable]
-            color = CURRENT if is_current else USED if counts[variable, c] else UNUSED
+            color = CURRENT if is_current else LIGHT if counts[variable, c] else NEVER
             image = result.tiles[variable, c]
             for line, tile in enumerate((_rgb(image), _signed(image - base))):
                 y, x = (2 * row + line) * cell, c * cell
                 canvas[y + 1 : y + cell - 1, x + 1 : x + cell - 1] = _hex(color)
                 canvas[y + pad : y + pad + size, x + pad : x + pad + size] = tile
     height, width = canvas.shape[:2]
-    with figure(path, 1 + width / 160, 1.2 + height / 160) as drawing:
+    with figure(path, 1.3 + width / 110, 1.2 + height / 110) as drawing:
         ax = drawing.subplots()
         ax.imshow(canvas, interpolation="antialiased", aspect="equal")
         ticks = (np.arange(len(order)) * 2 + 1) * cell
@@ -110,12 +110,13 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
         ax.spines[:].set_visible(False)
         legend = {
             "the state's own class": CURRENT,
-            "class that no recorded row has": UNUSED,
-            "change: brighter": "#b2182b",
-            "change: darker": "#2166ac",
+            "another class": LIGHT,
+            "class that was never on": NEVER,
+            "change: brighter": BRIGHTER,
+            "change: darker": DARKER,
         }
         handles = [Patch(color=color, label=label) for label, color in legend.items()]
-        drawing.legend(handles=handles, loc="outside upper center", ncols=4)
+        drawing.legend(handles=handles, loc="outside upper center", ncols=5)
 
 
 def sweep_maps(path: Path, result: Sweep) -> None:
@@ -145,7 +146,7 @@ def sweep_effects(path: Path, result: Sweep, counts: np.ndarray) -> None:
         "pixel": "image [gray levels]",
         "value": "value",
         "reward": "reward",
-        "policy": "action probability moved",
+        "policy": "policy [probability moved]",
     }
     with figure(path, 12, 8) as drawing:
         axes = drawing.subplots(4, 1, sharex=True)
@@ -155,14 +156,14 @@ def sweep_effects(path: Path, result: Sweep, counts: np.ndarray) -> None:
             ax.bar(x + 0.2, per_variable(change, every), 0.4, color=ORANGE, label="all classes")
             ax.set_ylabel(label)
         axes[0].set_title("Mean absolute change when one variable gets another class")
-        axes[0].legend()
         axes[-1].set_xlabel("variable")
+        drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
 def interpolate_strip(path: Path, example: Example, columns: int = 9) -> None:
     """Rows of images between two real frames, by each way of getting from one to the other."""
     rows = example_rows(example)
-    with figure(path, 1.25 * columns + 1.8, 1.32 * len(rows) + 0.3) as drawing:
+    with figure(path, 1.25 * columns + 2.1, 1.32 * len(rows) + 0.3) as drawing:
         axes = drawing.subplots(len(rows), columns, squeeze=False)
         for line, (label, images) in zip(axes, rows.items(), strict=True):
             picked = np.linspace(0, len(images) - 1, columns).round().astype(int)
@@ -198,7 +199,11 @@ def interpolate_frames(example: Example, steps: int = 33) -> np.ndarray:
 def example_rows(example: Example) -> dict[str, np.ndarray]:
     """Label to images, in the order in which they are shown."""
     rows = {f"latent,\n{order} order": images for order, images in example.walks.items()}
-    return rows | {"mix of\npixels": example.mix, "what really\nhappened": example.real}
+    return rows | {
+        "mix of\npixels": example.mix,
+        "what happened,\nas the model saw it": example.seen,
+        "what really\nhappened": example.real,
+    }
 
 
 def interpolate_distance(path: Path, result: Interpolation, summary: Mapping) -> None:
@@ -271,8 +276,15 @@ def probe_errors(path: Path, errors: Mapping[str, Mapping], names: Sequence[str]
                 heights = [errors[key][kind][i] for key in inputs]
                 label = "linear" if kind == "linear" else "5 hidden layers"
                 bars = ax.bar(x + shift, heights, 0.4, color=color, label=label)
-                ax.bar_label(bars, fmt="%.1f", fontsize=7)
-            ax.axhline(errors["mean"]["mean"][i], color="k", ls="--", label="predicting the mean")
+                ax.bar_label(
+                    bars,
+                    fmt="%.1f",
+                    fontsize=7,
+                    padding=1,
+                    bbox={"fc": "w", "ec": "none", "pad": 0},
+                )
+            mean = errors["mean"]["mean"][i]
+            ax.axhline(mean, color="k", ls="--", zorder=0, label="predicting the mean")
             ax.set_xticks(x, inputs, rotation=35, ha="right")
             ax.set_title(name)
         axes[0].set_ylabel("mean absolute error [pixels]")
@@ -289,7 +301,7 @@ def _signed(change: np.ndarray) -> np.ndarray:
     """A change in [-1, 1] as colour on white: red brighter, blue darker, full at 0.4."""
     amount = np.clip(change.mean(-1, keepdims=True) / 0.4, -1, 1)
     up, down = np.maximum(amount, 0), np.maximum(-amount, 0)
-    return 1 - up * (1 - _hex("#b2182b")) - down * (1 - _hex("#2166ac"))
+    return 1 - up * (1 - _hex(BRIGHTER)) - down * (1 - _hex(DARKER))
 
 
 def _hex(color: str) -> np.ndarray:

@@ -62,7 +62,7 @@ class Pairs(NamedTuple):
 
 
 def near_and_far_pairs(episode: np.ndarray, count: int, rng: np.random.Generator) -> Pairs:
-    """Half of the pairs lie anywhere, half less than 256 rows apart, often far less, in one episode."""
+    """Half of the pairs lie anywhere, half in one episode and near, at most 256 rows apart."""
     first, second = rng.integers(len(episode), size=(2, count))
     near = np.arange(count) % 2 == 0
     gap = np.exp(rng.uniform(0, np.log(256), count)).astype(int)
@@ -84,7 +84,7 @@ def walk_starts(classes: np.ndarray, episode: np.ndarray) -> np.ndarray:
 
 
 def distances(decode: Decode, latents: Latents, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Hamming distance and distance of the decoded images, in gray levels, of each pair: [P] both."""
+    """Hamming distance and image distance (of what is decoded, gray levels) per pair, [P] both."""
     hamming = (latents.classes[pairs.first] != latents.classes[pairs.second]).sum(-1)
     difference = decode(latents.take(pairs.first)) - decode(latents.take(pairs.second))
     return hamming, 255 * np.abs(difference).mean((1, 2, 3))
@@ -166,6 +166,7 @@ class Example(NamedTuple):
 
     walks: dict[str, np.ndarray]  # by order
     mix: np.ndarray  # linear mix of the two frames' pixels
+    seen: np.ndarray  # what happened, decoded
     real: np.ndarray  # what really happened
 
 
@@ -259,13 +260,14 @@ def _walk_all(decode, latents, frames, pairs, judge, rng):
         mix = (1 - share) * real[0] + share * real[-1]
         mixes.append(judge(path, mix, position).between().nearest)
         if len(examples) < EXAMPLES:
-            examples.append(Example(images, mix, real))
+            seen = decode(latents.take(np.arange(first, second + 1)))
+            examples.append(Example(images, mix, seen, real))
     joined = {k: Walks(*map(np.concatenate, zip(*v, strict=True))) for k, v in walked.items()}
     return joined, np.concatenate(mixes), examples
 
 
 def summarize(result: Interpolation) -> dict:
-    """The numbers of `report.json`: medians of log-probabilities in nats, of distances in levels."""
+    """The numbers of `report.json`; log-probabilities in nats, distances in gray levels."""
     usual = float(np.quantile(result.real.log_prob, 0.05))
     inner = {order: walks.between() for order, walks in result.walks.items()}
     log_probs = {order: walks.log_prob for order, walks in inner.items()}

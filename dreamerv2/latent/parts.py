@@ -40,7 +40,7 @@ def usage_part(study: Study) -> dict:
     prior = usage.measure(recording.prior_classes, size)
     figures.usage_heatmap(study.out / "usage.png", posterior, prior)
     figures.usage_variables(study.out / "usage_variables.png", posterior, prior)
-    return usage.summarize(posterior, prior)
+    return usage.summarize(posterior, prior, recording.most_likely)
 
 
 def sweep_part(study: Study) -> dict:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.linear_model import Ridge
 from sklearn.neural_network import MLPRegressor
+from threadpoolctl import threadpool_limits
 
 # Addresses in the console's memory, in pixels of its 210 x 160 screen. The ball's y is 0 while
 # there is no ball.
@@ -73,6 +74,7 @@ def split_by_episode(episode: np.ndarray, seed: int) -> Split | None:
     return Split(~valid & ~test, valid, test)
 
 
+@threadpool_limits.wrap(limits=1)  # layers this small lose time to threads, up to 15-fold
 def probe(
     inputs: Mapping[str, np.ndarray],
     targets: np.ndarray,

@@ -21,8 +21,8 @@ Pong, whose policy, reward predictor and decoder saw the discrete part alone.
 | --- | --- |
 | trained | {env_frames:,} environment frames ({agent_steps:,} agent steps) |
 | policy, value and decoder see | {sees} |
-| played for this | {episodes} episodes, {rows:,} agent steps, mean return {mean_return:.4g} |
-| a row | one agent step, {action_repeat} environment frames |
+| played for this | {episodes} episodes, {rows:,} rows, mean return {mean_return:.4g} |
+| a row | one observation, {action_repeat} environment frames after the one before |
 """
 
 SEES = {
@@ -37,13 +37,14 @@ cells were never on** in the posterior, {prior:.0%} in the prior. (Published: mo
 
 ![Usage](usage.png)
 
-Brighter cells are on more often, on a logarithmic scale; {never_color} ones never were. A row with
+Brighter cells are on more often, on a logarithmic scale; salmon ones never were. A row with
 one bright cell is a variable that hardly varies. Which number a class has means nothing.
 
 - "Never" after half as many rows: {half:.0%} of the cells. {once} cells were on exactly once; the
   more there are of these, the more would still turn up in a longer recording.
 - A variable carries {bits:.2f} of at most {most:.0f} bits on average, as {effective:.1f} classes
   used evenly would.
+- {likely:.0%} of the cells were never the most likely class of a posterior, whatever was drawn.
 - Dead variables, that had the same class in all rows: {dead}.
 
 ![Entropy per variable](usage_variables.png)
@@ -65,8 +66,7 @@ image.
 - The median variable changes a pixel by {median:.3f} of 255 gray levels on average, the strongest
   (number {best}) by {largest:.3f}.
 - For comparison, the parts of another real state: all discrete variables at once change a pixel by
-  {all_classes:.3f}, `deter` alone by {all_deter:.3f}, both by {both:.3f}. The larger one holds the
-  picture.
+  {all_classes:.3f}, `deter` alone by {all_deter:.3f}, both by {both:.3f}. {where}
 - {flips} of the swaps to a class in use move more than half of the action probability.
 
 Where each variable acts (mean over states and classes in use; the number is the mean over the
@@ -79,13 +79,18 @@ What each variable does to image, value, predicted reward and policy:
 ![Effects](sweep_effects.png)
 """
 
+WHERE = {
+    "full": "The larger one holds the picture.",
+    "discrete": "The decoder does not see `deter`.",
+}
+
 INTERPOLATE = """## Interpolate: from one latent to another
 
 Two real states of one episode, {variables} agent steps apart. The discrete part walks from the
 first to the second, one variable at a time; `deter` stays that of the first. Orders: by number
 (given), random, and greedy, which changes next what moves the image least. For contrast: mixing the
 pixels of the two frames, and what happened in the game. If the latent were a smooth space, the
-walks would look like the last line rather than like a fade or a jump. (Published:
+walks would look like what happened, rather than like a fade or a jump. (Published:
 nothing meaningful in between.)
 
 ![Moving](interpolate.gif)
@@ -157,7 +162,7 @@ def usage(run: Mapping, numbers: Mapping) -> str:
         rows=numbers["rows"],
         never=numbers["never_used_fraction"],
         prior=numbers["never_used_fraction_prior"],
-        never_color="salmon",
+        likely=numbers["never_most_likely_fraction"],
         half=numbers["never_used_fraction_half"],
         once=numbers["cells_used_once"],
         bits=np.mean(numbers["entropy_bits"]),
@@ -180,6 +185,7 @@ def sweep(run: Mapping, numbers: Mapping) -> str:
         all_classes=change["classes"],
         all_deter=change["deter"],
         both=change["both"],
+        where=WHERE[run["features"]],
         flips=percent(numbers["policy_flips_fraction"]),
     )
 

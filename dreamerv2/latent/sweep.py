@@ -54,7 +54,7 @@ def sweep(
 
 
 def sweep_variable(states: Latents, variable: int, size: int) -> Latents:
-    """Every state with one variable at each of `size` classes: `[S * size, ...]`, state by state."""
+    """Every state with one variable at each of `size` classes, `[S * size, ...]`."""
     swept = states.take(np.repeat(np.arange(len(states.classes)), size))
     swept.classes[:, variable] = np.tile(np.arange(size), len(states.classes))
     return swept

@@ -36,14 +36,17 @@ def entropy_bits(counts: np.ndarray) -> np.ndarray:
     return np.abs(-(frequency * logs).sum(-1))  # abs: no -0.0
 
 
-def summarize(posterior: Usage, prior: Usage) -> dict:
+def summarize(posterior: Usage, prior: Usage, most_likely: np.ndarray) -> dict:
     """The numbers of `report.json`.
+
+    most_likely: `[N, K]`, the class that each posterior favours, whatever was drawn.
 
     A dead variable had one and the same class in all rows. `effective_classes` is 2^entropy: the
     number of classes, used evenly, that would have this entropy.
     """
     counts = posterior.counts
     entropy = entropy_bits(counts)
+    modes = cell_counts(most_likely, counts.shape[1])
     half = int(posterior.seen[-1]) // 2
     return {
         "rows": int(counts[0].sum()),
@@ -51,6 +54,7 @@ def summarize(posterior: Usage, prior: Usage) -> dict:
         "never_used_fraction": float((counts == 0).mean()),
         "never_used_fraction_prior": float((prior.counts == 0).mean()),
         "never_used_fraction_half": float(np.interp(half, posterior.seen, posterior.never_used)),
+        "never_most_likely_fraction": float((modes == 0).mean()),
         "cells_used_once": int((counts == 1).sum()),
         "entropy_bits": entropy.round(4).tolist(),
         "entropy_bits_prior": entropy_bits(prior.counts).round(4).tolist(),
