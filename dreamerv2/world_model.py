@@ -205,9 +205,11 @@ class WorldModel(Module):
         observed = {k: v[:, :context] for k, v in data.items()}
         embed = self.encoder(observed)
         post, _ = self.rssm.observe(embed, observed["action"], observed["is_first"], None, draws)
-        last = {k: v[:, -1] for k, v in post.items()}
-        prior = self.rssm.imagine(data["action"][:, context:], last, draws)
-        images = [self.decoder(self.feat(state))[key].mode() for state in (post, prior)]
+        states = [post]
+        if data["action"].shape[1] > context:
+            last = {k: v[:, -1] for k, v in post.items()}
+            states.append(self.rssm.imagine(data["action"][:, context:], last, draws))
+        images = [self.decoder(self.feat(state))[key].mode() for state in states]
         return tf.concat(images, 1) + 0.5
 
 
