@@ -58,10 +58,16 @@ def text_width(string: str, size: int) -> int:
 
 def text(canvas: np.ndarray, x: int, y: int, string: str, size: int, color: Color = TEXT) -> None:
     """Write `string` with the upper left corner at (x, y); what does not fit is cut off."""
-    mask = _mask(string, size)[: canvas.shape[0] - y, : canvas.shape[1] - x]
-    area = canvas[y : y + mask.shape[0], x : x + mask.shape[1]]
-    back = tuple(int(c) for c in area[0, 0]) if area.size else BACKGROUND
-    area[mask > 0] = _shades(color, back)[mask[mask > 0]]
+    _stamp(canvas[y:, x:], _mask(string, size), color)
+
+
+def label(canvas: np.ndarray, string: str, size: int, color: Color = TEXT) -> None:
+    """Write `string` at the left, with its capitals in the middle of the height."""
+    mask = _mask(string, size)
+    lines = np.flatnonzero(_mask("H", size).any(1))
+    up = (lines[0] + lines[-1] + 1 - len(canvas)) // 2
+    mask = mask[max(0, up) : max(0, up) + len(canvas)]
+    _stamp(canvas[max(0, -up) :], mask, color)
 
 
 def fitting(candidates: tuple[str, ...], size: int, width: int) -> str:
@@ -110,6 +116,15 @@ def curve(canvas: np.ndarray, heights: np.ndarray, thickness: int, color: Color)
     low, high = np.minimum(heights, before), np.maximum(heights, before) + thickness
     rows = np.arange(len(canvas))[:, None]
     canvas[:, : len(heights)][(rows >= low) & (rows < high)] = color
+
+
+def _stamp(canvas: np.ndarray, mask: np.ndarray, color: Color) -> None:
+    """Blend `color` into the upper left corner of a canvas of one colour."""
+    mask = mask[: canvas.shape[0], : canvas.shape[1]]
+    if mask.size:
+        back = tuple(int(c) for c in canvas[0, 0])
+        area = canvas[: mask.shape[0], : mask.shape[1]]
+        area[mask > 0] = _shades(color, back)[mask[mask > 0]]
 
 
 def _shades(front: Color, back: Color) -> np.ndarray:

@@ -14,6 +14,9 @@ from dreamerv2.insight import Forecast, Insight, Opinion
 
 # A dream sees so many rows, then goes on alone, and starts again [agent steps].
 DREAM_CONTEXT, DREAM_STEPS = 5, 45
+SMALLEST_FONT = 8  # that can be read
+# Vectors up to this size are shown as bars, larger ones as cells.
+MOST_BARS = 32
 
 
 class Episode(NamedTuple):
@@ -45,7 +48,10 @@ class Picture(Panel):
 
     def __init__(self, name: Sequence[str], seen: np.ndarray, low=None, high=None):
         self._name = tuple(name)
-        self._seen, self._low, self._high = seen, low, high
+        self._seen, self._low = seen, low
+        if low is not None:
+            # A number that never changes would fill its bar with noise of the model.
+            self._span = np.maximum(high - low, max(1e-6, 0.1 * float((high - low).max())))
 
     def titles(self, row: int) -> tuple[str, ...]:
         return self._name
@@ -54,8 +60,11 @@ class Picture(Panel):
         if self._seen.ndim == 4:
             paint.centered(area, paint.zoomed(rgb(self._seen[row]), *area.shape[:2]))
             return
-        share = (self._seen[row] - self._low) / np.maximum(self._high - self._low, 1e-6)
+        share = (self._seen[row] - self._low) / self._span
         area[:] = paint.FIELD
+        if len(share) > MOST_BARS:
+            paint.centered(area, paint.zoomed(paint.heat(square(share)), *area.shape[:2]))
+            return
         lines = np.arange(area.shape[0]) * len(share) // area.shape[0]
         ends = np.clip(share[lines], 0.02, 1) * area.shape[1]
         area[np.arange(area.shape[1]) < ends[:, None]] = paint.BLUE
@@ -66,7 +75,7 @@ class Prediction(Picture):
     """What the model expected from `age` agent steps ago; `dream`: without real actions."""
 
     def __init__(self, forecast: Forecast, dream: bool, low=None, high=None):
-        super().__init__((), forecast.seen, low, high)
+        super().__init__((), calm(forecast.seen), low, high)
         self._age, self._dream = forecast.age, dream
 
     def titles(self, row: int) -> tuple[str, ...]:
@@ -88,10 +97,8 @@ class Latent(Panel):
     def __init__(self, latents: State):
         stoch = np.asarray(latents["stoch"], np.float32)
         if "logit" not in latents:
-            side = int(np.ceil(np.sqrt(stoch.shape[-1])))
-            padding = np.zeros((len(stoch), side * side - stoch.shape[-1]), np.float32)
-            cells = np.concatenate([stoch, padding], -1).reshape(-1, side, side)
-            self._cells, self._drawn = 0.5 + cells / 6, np.zeros(cells.shape, bool)
+            self._cells = square(0.5 + stoch / 6)  # three standard deviations either way
+            self._drawn = np.zeros(self._cells.shape, bool)
             self._size = f"{stoch.shape[-1]}"
             return
         logit = np.asarray(latents["logit"], np.float32)
@@ -130,18 +137,18 @@ class Policy(Panel):
     def draw(self, area: np.ndarray, row: int) -> None:
         height, width, _ = area.shape
         line = height // len(self._names)
-        labelled = line >= paint.line_height(self._font) - 2
+        # Capitals alone, as most names are, need less than a line of text.
+        font = min(self._font, max(line + 1, SMALLEST_FONT))
         left = 0
-        if labelled:
-            left = min(width // 2, 6 + max(paint.text_width(n, self._font) for n in self._names))
+        if line + 1 >= SMALLEST_FONT:
+            left = min(width * 2 // 3, 6 + max(paint.text_width(n, font) for n in self._names))
         for index, name in enumerate(self._names):
             chosen = self._discrete and self._action[row, index] > 0.5
             top = index * line
-            if labelled:
+            if left:
                 color = paint.GREEN if chosen else paint.DIM
-                y = top + (line - paint.line_height(self._font)) // 2
-                paint.text(area[:, : left - 2], 0, max(0, y), name, self._font, color)
-            thickness = min(line - max(1, line // 6), 2 * self._font)
+                paint.label(area[top : top + line, : left - 2], name, font, color)
+            thickness = max(1, min(line - max(1, line // 6), 2 * self._font))
             start = top + (line - thickness) // 2
             self._bar(area[start : start + thickness, left:], row, index, chosen)
 
@@ -254,7 +261,7 @@ def make_panels(
     makers = {
         "input": lambda: Picture((f"input {size}", "input"), observed, *limits),
         "recon": lambda: Picture(
-            ("reconstruction", "recon"), insight.reconstruct(latents), *limits
+            ("reconstruction", "recon"), calm(insight.reconstruct(latents)), *limits
         ),
         "openloop": lambda: Prediction(
             insight.open_loop(latents, episode.action, ahead), False, *limits
@@ -266,6 +273,21 @@ def make_panels(
         "policy": lambda: Policy(opinion.policy, episode.action, action_names, font),
     }
     return {name: makers[name]() for name in names if name != "screen"}
+
+
+def square(values: np.ndarray) -> np.ndarray:
+    """Vectors [..., D] as squares [..., side, side], filled up with zeros."""
+    size = values.shape[-1]
+    side = int(np.ceil(np.sqrt(size)))
+    padding = np.zeros((*values.shape[:-1], side * side - size), values.dtype)
+    return np.concatenate([values, padding], -1).reshape(*values.shape[:-1], side, side)
+
+
+def calm(seen: np.ndarray) -> np.ndarray:
+    """Predicted images in steps of 8 gray levels: noise that no eye sees would be most of a GIF."""
+    if seen.dtype != np.uint8:
+        return seen
+    return np.minimum((seen.astype(np.uint16) + 4) // 8 * 8, 255).astype(np.uint8)
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
