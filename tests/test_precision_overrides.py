@@ -76,7 +76,7 @@ def test_an_override_lowers_its_own_module_and_no_other(module):
         assert found == {tf.bfloat16 if lowered else tf.float32}, name
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", ["encoder", "rssm", "rssm/gru", "critic"])
 def test_an_override_keeps_its_own_module_at_float32(module):
     agent = tiny.agent(OBS, precision=16, **SIZES, **{f"precision_overrides__{module}": 32})
     for name, found in probes(agent).items():
