@@ -222,9 +222,8 @@ def interpolate(
     rng = np.random.default_rng(seed)
     counts = cell_counts(latents.classes, log_probs.shape[-1])
     rows = rng.permutation(len(episode))
-    known, others = np.sort(rows[:known]), np.sort(rows[known : 2 * known])
-    if not len(others):
-        others = known
+    known = min(known, len(rows) // 2)
+    known, others = rows[:known], rows[known : 2 * known]
     judge = Judge(decode, latents.take(known), log_probs[known])
     first = rng.permutation(walk_starts(latents.classes, episode))[:walks]
     chosen = Pairs(first, first + latents.classes.shape[1])

@@ -104,7 +104,10 @@ def probe_part(study: Study) -> dict:
     return {
         "variables": list(variables),
         "errors": {
-            name: {kind: values.tolist() for kind, values in kinds.items()}
+            name: {
+                kind: dict(zip(variables, values.tolist(), strict=True))
+                for kind, values in kinds.items()
+            }
             for name, kinds in errors.items()
         },
         "rows": {name: int(part.sum()) for name, part in parts.items()},

@@ -232,7 +232,7 @@ def probe(run: Mapping, numbers: Mapping) -> str:
     }
     kinds = {"linear": "linear", "mlp": "5 hidden layers", "mean": ""}
     rows = [
-        [names[source], kinds[kind], *(number(value) for value in values)]
+        [names[source], kinds[kind], *map(number, values.values())]
         for source, errors in numbers["errors"].items()
         for kind, values in errors.items()
     ]
