@@ -1,17 +1,19 @@
 """Films show the game's own pixels beside what the agent thinks, and say what they show."""
 
+import subprocess
+import sys
+import time
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import saved
 from PIL import Image
 
-from common.envs.scripted import Scripted
-from dreamerv2 import paint, panels, render, restore
+from dreamerv2 import configs, render, restore
 from dreamerv2.evaluate import evaluate
 from dreamerv2.film import Layout
 from dreamerv2.play import AgentPolicy, episode_seed
-from dreamerv2.record import record, unpack
 
 STEPS = 12  # agent steps of an episode
 ALL = ",".join(render.NAMES)
@@ -195,180 +197,13 @@ def test_a_film_without_a_name_goes_into_the_logdir(logdir, capsys):
     path.unlink()
 
 
-# Recording
-
-
-def recorded(**changes):
-    settings = {"screens": True, "wanted": range(100), "whole": False, "max_steps": 50} | changes
-    rows = iter(range(100))
-    env = Scripted(6)
-
-    def policy(obs, state):
-        action = np.eye(3, dtype=np.float32)[next(rows) % 3]
-        return action, ({"deter": Tensor(obs["counter"])}, action)
-
-    return record(1, env, policy, "counter", advance=lambda: None, **settings)
-
-
-class Tensor:
-    """One row of a batch, as a policy's state holds it."""
-
-    def __init__(self, value):
-        self._value = value
-
-    def numpy(self):
-        return self._value[None]
-
-
-def test_a_take_holds_rows_and_the_screens_that_belong_to_them():
-    take = recorded()
-    assert take.episode.observed[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert take.episode.reward.tolist() == [0, 1, 2, 3, 1, 2, 3]
-    assert take.episode.action.argmax(-1).tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert take.episode.latents["deter"][:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert [len(group) for group in take.screens] == [1] * 7
-    assert [unpack(group[0], (64, 64))[0, 0, 0] for group in take.screens] == [*range(7)]
-    assert take.ended and take.score == 12 and take.count == 7
-
-
-def test_only_wanted_screens_are_kept_and_the_rest_is_not_played():
-    take = recorded(wanted=range(1, 3))
-    assert [group[0] is None for group in take.screens] == [True, False, False]
-    assert not take.ended
-    whole = recorded(wanted=range(1, 3), whole=True)
-    assert [group[0] is None for group in whole.screens] == [True, False, False] + [True] * 4
-    assert whole.ended
-
-
-# Painting
-
-
-def test_zoom_repeats_pixels_and_never_mixes_them():
-    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    np.testing.assert_array_equal(paint.zoomed(image, 7, 9), image.repeat(2, 0).repeat(2, 1))
-    np.testing.assert_array_equal(paint.zoomed(image, 2, 2), [[0, 2]])
-
-
-def test_text_is_painted_in_the_colours_of_the_palette_and_inside_the_canvas():
-    canvas = np.zeros((20, 90, 3), np.uint8)
-    canvas[:] = paint.FIELD
-    paint.text(canvas, 70, 12, "return 12", 11, paint.GOLD)
-    assert (canvas[:12] == paint.FIELD).all() and (canvas[:, :70] == paint.FIELD).all()
-    known = {tuple(color) for color in paint.ui_colors().tolist()}
-    used = {tuple(color) for color in canvas.reshape(-1, 3).tolist()}
-    assert paint.GOLD in used <= known
-
-
-def test_the_longest_title_that_fits_is_taken():
-    candidates = ("reconstruction", "recon")
-    wide = paint.text_width("reconstruction", 11)
-    assert paint.fitting(candidates, 11, wide) == "reconstruction"
-    assert paint.fitting(candidates, 11, wide - 1) == "recon"
-    assert paint.fitting(candidates, 11, 1) == "recon"
-
-
-def test_a_curve_joins_its_points():
-    canvas = np.zeros((6, 4, 3), np.uint8)
-    paint.curve(canvas, np.array([0.0, 4.0, 4.0]), 1, (9, 9, 9))
-    expected = [[1, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0] * 4]
-    np.testing.assert_array_equal(canvas[..., 0] // 9, expected)
-
-
-@pytest.mark.parametrize("scale", [1, 2, 3])
-@pytest.mark.parametrize("screen", [(210, 160), (10, 10), (400, 600)])
-@pytest.mark.parametrize("names", [render.NAMES, ("screen",), ("input", "dream"), render.NAMES[1:]])
-def test_panels_are_inside_the_picture_and_apart(scale, screen, names):
-    plan = layout(names, scale, screen)
-    used = np.zeros((plan.strip_top, plan.width), int)
-    for place in plan.places.values():
-        with_title = used[place.top - plan.title : place.top + place.height]
-        with_title[:, place.left : place.left + place.width] += 1
-        assert place.of(used).shape == (place.height, place.width)
-    assert used.max() == 1 and set(plan.places) == set(names)
-    if "screen" in names:
-        place = plan.places["screen"]
-        assert place.height % screen[0] == 0 and place.width % screen[1] == 0
-
-
-# Panels
-
-
-def draw(panel, row, size=128):
-    area = np.zeros((size, size, 3), np.uint8)
-    area[:] = paint.BACKGROUND
-    panel.draw(area, row)
-    return area
-
-
-def count(area, color):
-    return int((area == color).all(-1).sum())
-
-
-def test_the_latent_shows_every_class_that_was_drawn():
-    drawn = np.random.default_rng(0).integers(0, 32, (2, 32))
-    latents = {"stoch": np.eye(32)[drawn], "logit": np.zeros((2, 32, 32))}
-    panel = panels.Latent(latents)
-    area = draw(panel, 1)
-    assert panel.titles(1)[0] == "latent 32x32"
-    for variable, index in enumerate(drawn[1]):
-        cell = area[4 * variable : 4 * variable + 4, 4 * index : 4 * index + 4]
-        assert (cell == paint.GOLD).all()
-    assert count(area, paint.GOLD) == 32 * 16
-
-
-def test_bars_are_as_long_as_probabilities_and_the_chosen_action_is_named():
-    policy = np.array([[0.5, 0.25, 0.25], [1, 0, 0]], np.float32)
-    action = np.eye(3, dtype=np.float32)[[1, 0]]
-    panel = panels.Policy(policy, action, ["NOOP", "LEFT", "RIGHT"], 11)
-    assert panel.titles(0) == ("policy: LEFT", "LEFT") and panel.titles(1)[0] == "policy: NOOP"
-    area = draw(panel, 0)
-    lengths = []
-    for middle, color in ((21, paint.BLUE), (63, paint.GREEN), (105, paint.BLUE)):
-        left = np.flatnonzero((area[21] == paint.BLUE).all(-1))[0]
-        lengths.append(count(area[middle : middle + 1, left:], color))
-    width = 128 - left
-    assert lengths == pytest.approx([width / 2, width / 4, width / 4], abs=1)
-
-
-@pytest.mark.parametrize("count_of_actions", [1, 4, 18, 60])
-def test_policies_of_any_size_can_be_drawn(count_of_actions):
-    policy = np.full((1, count_of_actions), 1 / count_of_actions, np.float32)
-    action = np.eye(count_of_actions, dtype=np.float32)[:1]
-    names = [f"DOWNRIGHTFIRE{i}" for i in range(count_of_actions)]
-    for size in (64, 128):
-        assert count(draw(panels.Policy(policy, action, names, 11), 0, size), paint.GREEN)
-
-
-def test_a_dream_is_marked_while_nothing_is_observed():
-    forecast = render_forecast([0, 0, 1, 2])
-    panel = panels.Prediction(forecast, dream=True)
-    assert [panel.titles(row)[0] for row in range(4)] == [
-        "dream: watching",
-        "dream: watching",
-        "DREAM  t+1",
-        "DREAM  t+2",
-    ]
-    assert [panel.signal(row) for row in range(4)] == [None, None, *[paint.MAGENTA] * 2]
-    panel = panels.Prediction(forecast, dream=False)
-    assert panel.titles(3)[0] == "open loop, 2 steps" and panel.signal(3) is None
-
-
-def render_forecast(age):
-    from dreamerv2.insight import Forecast
-
-    return Forecast(np.zeros((len(age), 64, 64, 1), np.uint8), np.array(age))
-
-
-def test_images_of_any_number_of_channels_are_shown():
-    image = np.random.default_rng(0).integers(0, 256, (4, 4, 5)).astype(np.uint8)
-    np.testing.assert_array_equal(panels.rgb(image[..., :3]), image[..., :3])
-    for channels in (1, 2, 4, 5):
-        shown = panels.rgb(image[..., :channels])
-        np.testing.assert_array_equal(shown, image[..., [channels - 1] * 3])
-
-
-def test_predicted_images_change_by_less_than_can_be_seen():
-    levels = np.arange(256, dtype=np.uint8)
-    calm = panels.calm(levels)
-    assert np.abs(calm.astype(int) - levels).max() <= 4 and len(np.unique(calm)) <= 33
-    assert calm[0] == 0 and calm[255] == 255
+@pytest.mark.slow
+def test_a_thousand_pictures_of_a_small_agent_take_less_than_a_minute(tmp_path, project):
+    config = configs.make_config(["atari", "small"]).flat
+    sizes = {k: v for k, v in config.items() if k.startswith(("rssm.", "encoder.", "decoder."))}
+    heads = {k: v for k, v in config.items() if k.endswith((".layers", ".units"))}
+    saved.save(tmp_path, **{**sizes, **heads, "jit": True, "time_limit": 250})
+    start = time.monotonic()
+    command = [sys.executable, "-m", "dreamerv2.render", "--logdir", str(tmp_path)]
+    subprocess.run([*command, "--out", str(tmp_path / "film.gif")], check=True, cwd=project)
+    assert time.monotonic() - start < 60

@@ -1,0 +1,86 @@
+"""Panels show what they are given."""
+
+import numpy as np
+import pytest
+
+from dreamerv2 import paint, panels
+from dreamerv2.insight import Forecast
+
+
+def draw(panel, row, size=128):
+    area = np.zeros((size, size, 3), np.uint8)
+    area[:] = paint.BACKGROUND
+    panel.draw(area, row)
+    return area
+
+
+def count(area, color):
+    return int((area == color).all(-1).sum())
+
+
+def test_the_latent_shows_every_class_that_was_drawn():
+    drawn = np.random.default_rng(0).integers(0, 32, (2, 32))
+    latents = {"stoch": np.eye(32)[drawn], "logit": np.zeros((2, 32, 32))}
+    panel = panels.Latent(latents)
+    area = draw(panel, 1)
+    assert panel.titles(1)[0] == "latent 32x32"
+    for variable, index in enumerate(drawn[1]):
+        cell = area[4 * variable : 4 * variable + 4, 4 * index : 4 * index + 4]
+        assert (cell == paint.GOLD).all()
+    assert count(area, paint.GOLD) == 32 * 16
+
+
+def test_bars_are_as_long_as_probabilities_and_the_chosen_action_is_named():
+    policy = np.array([[0.5, 0.25, 0.25], [1, 0, 0]], np.float32)
+    action = np.eye(3, dtype=np.float32)[[1, 0]]
+    panel = panels.Policy(policy, action, ["NOOP", "LEFT", "RIGHT"], 11)
+    assert panel.titles(0) == ("policy: LEFT", "LEFT") and panel.titles(1)[0] == "policy: NOOP"
+    area = draw(panel, 0)
+    lengths = []
+    for middle, color in ((21, paint.BLUE), (63, paint.GREEN), (105, paint.BLUE)):
+        left = np.flatnonzero((area[21] == paint.BLUE).all(-1))[0]
+        lengths.append(count(area[middle : middle + 1, left:], color))
+    width = 128 - left
+    assert lengths == pytest.approx([width / 2, width / 4, width / 4], abs=1)
+
+
+@pytest.mark.parametrize("count_of_actions", [1, 4, 18, 60])
+def test_policies_of_any_size_can_be_drawn(count_of_actions):
+    policy = np.full((1, count_of_actions), 1 / count_of_actions, np.float32)
+    action = np.eye(count_of_actions, dtype=np.float32)[:1]
+    names = [f"DOWNRIGHTFIRE{i}" for i in range(count_of_actions)]
+    for size in (64, 128):
+        assert count(draw(panels.Policy(policy, action, names, 11), 0, size), paint.GREEN)
+
+
+def test_a_dream_is_marked_while_nothing_is_observed():
+    forecast = forecast_of([0, 0, 1, 2])
+    panel = panels.Prediction(forecast, dream=True)
+    assert [panel.titles(row)[0] for row in range(4)] == [
+        "dream: watching",
+        "dream: watching",
+        "DREAM  t+1",
+        "DREAM  t+2",
+    ]
+    assert [panel.signal(row) for row in range(4)] == [None, None, *[paint.MAGENTA] * 2]
+    panel = panels.Prediction(forecast, dream=False)
+    assert panel.titles(3)[0] == "open loop, 2 steps" and panel.signal(3) is None
+
+
+def forecast_of(age):
+    return Forecast(np.zeros((len(age), 64, 64, 1), np.uint8), np.array(age))
+
+
+def test_images_of_any_number_of_channels_are_shown():
+    image = np.random.default_rng(0).integers(0, 256, (4, 4, 5)).astype(np.uint8)
+    np.testing.assert_array_equal(panels.rgb(image[..., :3]), image[..., :3])
+    for channels in (1, 2, 4, 5):
+        shown = panels.rgb(image[..., :channels])
+        np.testing.assert_array_equal(shown, image[..., [channels - 1] * 3])
+
+
+def test_predicted_images_change_by_less_than_can_be_seen():
+    levels = np.arange(256, dtype=np.uint8)
+    calm = panels.calm(levels)
+    assert np.abs(calm.astype(int) - levels).max() <= 4 and len(np.unique(calm)) <= 33
+    assert calm[0] == 0 and calm[255] == 255
