@@ -8,12 +8,13 @@ Shape letters: B batch (any leading axes), H W C image, F features.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from common.bias import add_bias
+from common.bias import add_bias, sum_rows
 from common.dists import make_dist
 from common.draws import Draws, Modes
 from common.precision import Precision
@@ -85,9 +86,29 @@ class Dense(Module):
         out = add_bias(tf.matmul(flat, tf.cast(self.kernel, self._dtype)), self.bias)
         return out if x.shape.rank == 2 else tf.reshape(out, _leading(x, 1) + [out.shape[-1]])
 
+    def replay(self, x: tf.Tensor, out: tf.Tensor) -> tf.Tensor:
+        """`out`, computed from `x` by this layer before; differentiable as if computed now."""
+
+        @tf.custom_gradient
+        def known(flat, kernel, bias):
+            def grad(upstream):
+                upstream = tf.reshape(upstream, [-1, kernel.shape[1]])
+                to_kernel = tf.matmul(flat, upstream, transpose_a=True)
+                to_x = tf.matmul(upstream, kernel, transpose_b=True)
+                return to_x, to_kernel, sum_rows(upstream)
+
+            return tf.identity(out), grad
+
+        flat = tf.reshape(tf.cast(x, self._dtype), [-1, x.shape[-1]])
+        return known(flat, *self.weights())
+
 
 class Conv(Module):
-    """Stride 2, no padding, NHWC, in `dtype`."""
+    """Stride 2, no padding, NHWC, in `dtype`.
+
+    Where the output is at most 2x2, as in the last layer of an encoder, the windows are laid out as
+    rows of one matrix product: the gradient of TensorFlow's convolution is slow there.
+    """
 
     def __init__(self, inputs: int, depth: int, size: int, dtype: tf.DType, rng):
         self.kernel = glorot(rng, (size, size, inputs, depth))
@@ -95,8 +116,17 @@ class Conv(Module):
         self._dtype = dtype
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        kernel = tf.cast(self.kernel, self._dtype)
-        x = tf.nn.conv2d(tf.cast(x, self._dtype), kernel, 2, "VALID")
+        x, kernel = tf.cast(x, self._dtype), tf.cast(self.kernel, self._dtype)
+        size, _, inputs, depth = kernel.shape
+        height, width = ((n - size) // 2 + 1 for n in x.shape[1:3])
+        if height <= 2 and width <= 2:
+            corners = [(2 * i, 2 * j) for i in range(height) for j in range(width)]
+            windows = tf.stack([x[:, i : i + size, j : j + size] for i, j in corners], 1)
+            rows = tf.reshape(windows, [-1, size * size * inputs])
+            x = tf.matmul(rows, tf.reshape(kernel, [-1, depth]))
+            x = tf.reshape(x, [-1, height, width, depth])
+        else:
+            x = tf.nn.conv2d(x, kernel, 2, "VALID")
         return add_bias(x, self.bias)
 
 
@@ -223,10 +253,21 @@ class Stack(Module):
         self.size = inputs
         self._depth = len(units)
 
-    def hidden(self, x: tf.Tensor) -> tf.Tensor:
+    def hidden(self, x: tf.Tensor, known: Sequence[tf.Tensor] | None = None) -> "Hidden":
+        """What the last layer gives; `known` are the dense outputs of an earlier call."""
+        outputs = []
         for i in range(self._depth):
-            x = self._act(self.layers[f"{self._norm_name}{i}"](self.layers[f"dense{i}"](x)))
-        return x
+            dense = self.layers[f"dense{i}"]
+            outputs.append(dense(x) if known is None else dense.replay(x, known[i]))
+            x = self._act(self.layers[f"{self._norm_name}{i}"](outputs[-1]))
+        return Hidden(x, outputs)
+
+
+class Hidden(NamedTuple):
+    """The result of a `Stack`, and what its dense layers gave on the way."""
+
+    value: tf.Tensor
+    outputs: list[tf.Tensor]
 
 
 class DistLayer(Module):
@@ -266,9 +307,18 @@ class MLP(Stack):
 
     def __call__(self, features: tf.Tensor, draws: Draws | Modes | None = None):
         """The distribution; `draws` serves the estimates of a squashed normal alone."""
+        return self.evaluate(features, draws)[0]
+
+    def evaluate(
+        self,
+        features: tf.Tensor,
+        draws: Draws | Modes | None = None,
+        known: Sequence[tf.Tensor] | None = None,
+    ):
+        """The distribution, and the dense outputs `[N, units]` for `known` of a later call."""
         flat = tf.reshape(tf.cast(features, self._dtype), [-1, features.shape[-1]])
-        x = self.hidden(flat)
-        return self.out(tf.reshape(x, _leading(features, 1) + [self.size]), draws)
+        x, outputs = self.hidden(flat, known)
+        return self.out(tf.reshape(x, _leading(features, 1) + [self.size]), draws), outputs
 
 
 def matching_keys(
@@ -338,7 +388,7 @@ class Encoder(Stack):
             outputs.append(tf.reshape(x, lead + [int(np.prod(x.shape[1:]))]))
         if self._mlp:
             x = tf.concat([tf.cast(data[k], self._dtype) for k in self._mlp], -1)
-            outputs.append(self.hidden(x))
+            outputs.append(self.hidden(x).value)
         return tf.concat(outputs, -1)
 
 
@@ -396,7 +446,7 @@ class Decoder(Stack):
                 mean = tf.cast(mean, self._likelihood_dtype)
                 dists[key] = ImageNormal(mean)
         if self._mlp:
-            x = self.hidden(features)
+            x = self.hidden(features).value
             dists |= {key: self.layers[f"dense_{key}"](x) for key in self._mlp}
         return dists
 

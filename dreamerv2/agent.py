@@ -225,9 +225,9 @@ class Agent(Module):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.optimizers["actor_opt"].owned)
             with contextlib.nullcontext() if behavior.needs_dynamics else tape.stop_recording():
-                seq = self._imagine(start, is_terminal, draws, metrics)
+                seq, known = self._imagine(start, is_terminal, draws, metrics)
                 targets = behavior.targets(seq)
-            actor_loss, actor_metrics = behavior.actor_loss(seq, targets, agent_steps, draws)
+            actor_loss, actor_metrics = behavior.actor_loss(seq, targets, agent_steps, draws, known)
             actor_scaled = self.optimizers["actor_opt"].scale(actor_loss)
         with tf.GradientTape() as critic_tape:
             critic_loss, critic_metrics = behavior.critic_loss(seq, targets)
@@ -241,10 +241,13 @@ class Agent(Module):
         return seq, targets
 
     def _imagine(self, start, is_terminal, draws, metrics):
-        behavior = self.behavior
+        """The imagined sequence, and what the actor's layers gave at `feat[:-2]`, for its loss."""
+        behavior, outputs = self.behavior, []
 
         def policy(feat):
-            return behavior.actor(feat, draws)
+            dist, known = behavior.actor.evaluate(feat, draws)
+            outputs.append(known)
+            return dist
 
         seq = self.wm.imagine(policy, start, is_terminal, self.config.imag_horizon, draws)
         reward = self.wm.reward(seq["feat"])
@@ -252,7 +255,8 @@ class Agent(Module):
         for name, value in (("reward", reward), ("reward_normed", seq["reward"])):
             metrics[f"{name}_mean"] = tf.reduce_mean(value)
             metrics[f"{name}_std"] = tf.math.reduce_std(value)
-        return seq
+        known = [tf.concat(steps, 0) for steps in zip(*outputs[:-1], strict=True)]
+        return seq, known
 
     def _learn(self, name, tape, scaled, loss, metrics, grads):
         optimizer = self.optimizers[f"{name}_opt"]

@@ -101,7 +101,12 @@ class Behavior(Module):
         return Targets(returns, value)
 
     def actor_loss(
-        self, seq: Sequence, targets: Targets, agent_steps: tf.Tensor, draws: Draws | Modes
+        self,
+        seq: Sequence,
+        targets: Targets,
+        agent_steps: tf.Tensor,
+        draws: Draws | Modes,
+        known: list[tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The policy's loss (arXiv 2010.02193, equation 6).
 
@@ -112,10 +117,11 @@ class Behavior(Module):
             value     [v0    v1    v2   ...  v_{H-2}] v_{H-1}  vH      baseline
             weight    [w0    w1    w2   ...  w_{H-2}] w_{H-1}  wH
 
-        The last action has no return of its own, so the last two states do not enter.
+        The last action has no return of its own, so the last two states do not enter. `known` is
+        what the actor's layers gave at `feat[:-2]` when the actions were drawn, if that was kept.
         """
         config = self._config
-        policy = self.actor(tf.stop_gradient(seq["feat"][:-2]), draws)
+        policy, _ = self.actor.evaluate(tf.stop_gradient(seq["feat"][:-2]), draws, known)
         advantage = tf.stop_gradient(targets.returns[1:] - targets.slow_value[:-2])
         metrics = {}
         if self.actor_grad == "dynamics":

@@ -189,7 +189,7 @@ def behavior_losses(agent):
     start = {key: value[None] for key, value in start.items()}
 
     def losses(start):
-        seq = agent._imagine(start, tf.zeros([1, 6], bool), Modes(), {})
+        seq, _ = agent._imagine(start, tf.zeros([1, 6], bool), Modes(), {})
         targets = behavior.targets(seq)
         actor = behavior.actor_loss(seq, targets, tf.constant(0), Modes())
         return actor, behavior.critic_loss(seq, targets)
