@@ -1,0 +1,224 @@
+"""The audit: shares, windows and errors by hand, and the whole of it on a tiny run."""
+
+import json
+
+import numpy as np
+import pytest
+import saved
+import tensorflow as tf
+
+from common.driver import Driver, random_policy
+from common.replay import Replay
+from dreamerv2 import audit, audit_report, compare, restore
+from dreamerv2.train import configured_env
+
+SETTINGS = {"dataset__batch": 2, "dataset__length": 4, "replay__minlen": 4}
+
+
+def names(*modules, value=1.0, size=4):
+    """Gradients of one variable in each module."""
+    paths = {"rssm/gru": "rssm/gru/dense/kernel", "heads": "reward/dense0/kernel"}
+    return {paths.get(m, f"{m}/dense0/kernel"): np.full(size, value, np.float32) for m in modules}
+
+
+# By hand
+
+
+@pytest.mark.parametrize(
+    ("variable", "module", "optimizer"),
+    [
+        ("encoder/conv0/kernel", "encoder", "model"),
+        ("rssm/img_in/bias", "rssm", "model"),
+        ("rssm/gru/norm/gamma", "rssm/gru", "model"),
+        ("discount/out/out/kernel", "heads", "model"),
+        ("actor/dense1/bias", "actor", "actor"),
+        ("critic/dense1/bias", "critic", "critic"),
+    ],
+)
+def test_every_variable_belongs_to_a_module_and_its_optimizer(variable, module, optimizer):
+    assert audit.module_of(variable) == module
+    assert audit.optimizer_of(module) == optimizer
+
+
+def test_errors_are_relative_to_the_gradients_of_the_module():
+    reference = names(*audit.MODULES, value=2.0)
+    ours = names(*audit.MODULES, value=2.0)
+    ours["actor/dense0/kernel"][0] = 3.0
+    ours["critic/dense0/kernel"][1] = np.inf
+    errors = audit.gradient_errors(reference, ours)
+    assert errors.pop("actor") == pytest.approx(1 / 4)
+    assert errors.pop("critic") == np.inf
+    assert set(errors.values()) == {0.0}
+
+
+def test_zeros_count_where_float32_has_a_number_and_infinities_everywhere():
+    reference, ours = names(*audit.MODULES), names(*audit.MODULES)
+    reference["actor/dense0/kernel"][:] = [0, 1, 1, 1]
+    ours["actor/dense0/kernel"][:] = [0, 0, 1, np.nan]
+    shares = audit.module_shares([(reference, ours)])
+    assert shares["actor"] == {"zero": pytest.approx(1 / 3), "not_finite": pytest.approx(1 / 4)}
+    assert shares["encoder"] == {"zero": 0, "not_finite": 0}
+
+
+def test_the_window_ends_at_underflow_and_at_overflow():
+    zero = [0.5, 0.02, 0.012, 0.005, 0.003] + [0.003] * 20
+    bad = [0.0] * 9 + [0.1] * 16
+    assert audit.usable_window(zero, bad) == [2, 8]
+    assert audit.usable_window(zero, [0.1] * 25) == []
+    shares = {m: {"zero": zero, "not_finite": [0.0] * 25} for m in audit.MODULES}
+    shares["decoder"]["not_finite"] = bad
+    found = [audit.largest_finite(shares, name) for name in audit.OPTIMIZERS]
+    assert found == [8, 24, 24]
+
+
+def test_tensors_are_listed_by_when_they_overflow_with_their_own_limit():
+    grads = [{"a": np.array([0.5, -4.0]), "b": np.array([1000.0]), "c": np.zeros(1)}]
+    rows = audit.overflowing_tensors({"a": 10, "b": 6, "c": 12}, grads)
+    assert [(row["name"], row["exponent"], row["own_exponent"]) for row in rows] == [
+        ("b", 6, 7),  # 65504 / 1000 is more than 2^6: the overflow came from upstream
+        ("a", 10, 14),
+        ("c", 12, None),
+    ]
+
+
+# On a tiny run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A checkpoint of an untrained agent and random episodes."""
+    logdir = tmp_path_factory.mktemp("run")
+    agent = saved.save(logdir, **SETTINGS)
+    env = configured_env(agent.config, "train", 0)
+    driver, replay = Driver(env), Replay(logdir / "train_episodes", 0)
+    driver.on_step(replay.add_step)
+    driver.on_reset(replay.add_step)
+    driver(random_policy(env.act_space, 0), episodes=2)
+    return logdir
+
+
+@pytest.fixture(scope="module")
+def subject(run):
+    return audit.Subject(restore.read(run), "16")
+
+
+@pytest.fixture(scope="module")
+def batch(run):
+    return next(audit.read_batches(run, restore.read(run)))
+
+
+def test_an_update_of_the_audit_changes_nothing_and_repeats_itself(subject, batch):
+    scales = dict.fromkeys(audit.OPTIMIZERS, 4.0)
+    first, second = (subject.update(batch, 3, scales) for _ in range(2))
+    assert all(np.array_equal(first.grads[k], second.grads[k]) for k in first.grads)
+    other = subject.update(batch, 4, scales)
+    assert any(not np.array_equal(first.grads[k], other.grads[k]) for k in first.grads)
+    for name, variable in subject.agent.wm.named_variables().items():
+        assert np.array_equal(variable, subject._variables[f"wm/{name}"]), name
+
+
+def test_the_loss_scale_of_a_subject_is_the_one_asked_for(subject, batch):
+    huge = subject.update(batch, 0, dict.fromkeys(audit.OPTIMIZERS, 2.0**40))
+    assert not all(np.isfinite(g).all() for g in huge.grads.values())
+    assert subject.scales()["model"] == 2.0**39
+    small, usual = (
+        subject.update(batch, 0, dict.fromkeys(audit.OPTIMIZERS, scale)) for scale in (2e-6, 4.0)
+    )
+    zeros, fewer = (sum(np.sum(g == 0) for g in r.grads.values()) for r in (small, usual))
+    assert zeros > 2 * fewer
+
+
+def test_a_reference_compared_with_itself_has_no_error(run, batch):
+    reference = audit.Subject(restore.read(run), "32")
+    result = reference.update(batch, 0)
+    assert set(audit.gradient_errors(result.grads, result.grads).values()) == {0.0}
+    outputs = reference.activations(batch, result.outputs)
+    assert {name.split(":")[0] for name in outputs} == set(audit.MODULES)
+    assert set(audit.activation_errors(outputs, outputs).values()) == {0.0}
+    assert audit.other_class(result.outputs, result.outputs) == 0.0
+    # Every module gets what float32 computed: in the reference these are its own outputs.
+    flat = result.outputs["post_deter"].reshape(outputs["rssm/gru: state"].shape)
+    assert outputs["rssm/gru: state"] == pytest.approx(flat, abs=1e-5)
+
+
+def test_the_command_writes_a_report_that_can_be_read(run, capsys):
+    words = f"--audit {run} --updates 1 --precision_overrides.layernorm 16"
+    assert compare.main(words.split()) == 0
+    assert "Inside an update of atari_breakout" in capsys.readouterr().out
+    content = json.loads((run / "audit" / "report.json").read_text())
+    assert list(content["precisions"]) == ["16", "bfloat16"]
+    half, brain = content["precisions"]["16"], content["precisions"]["bfloat16"]
+    assert len(half["sweep"]["modules"]["encoder"]["zero"]) == 25
+    assert "sweep" in brain  # layernorm 16 makes it a float16 agent, too
+    errors = [found["activation_error"]["encoder: embedding"] for found in (half, brain)]
+    assert 0 < errors[0] < 0.02 and errors[0] < errors[1] < 0.1
+    text = (run / "audit" / "report.md").read_text()
+    assert words in text and "2^15" in text
+    assert (run / "audit" / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_float16_sum_of_a_likelihood_is_off_and_a_float32_sum_is_not():
+    class Decoder:
+        image_keys = ("image",)
+
+        def __call__(self, feat):
+            mean = audit.ImageNormal(tf.zeros([*feat.shape[:2], 64, 64, 1]))
+            return {"image": mean}
+
+    class World:
+        decoder = Decoder()
+
+    class Agent:
+        wm = World()
+
+    class Reference:
+        agent = Agent()
+
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.integers(0, 256, (2, 3, 64, 64, 1), np.uint8)}
+    result = audit.Result({}, {"feat": np.zeros((2, 3, 5), np.float32)})
+    found = audit.likelihood_errors(Reference(), [batch], [result])["image"]
+    constant = 0.5 * np.log(2 * np.pi) * 64 * 64
+    assert found["mean_log_likelihood"] == pytest.approx(-constant - found["mean_signal"])
+    assert found["spacing_of_float16"] == 2.0
+    assert found["float16_sum_largest_error"] > 0.5
+    assert found["float32_sum_mean_absolute_error"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--audit {run}/nothing", "no checkpoint here"),
+        ("--audit {run} --rssm.deter 9", "saved variables do not match the agent"),
+        ("--audit {run} --precision_overrides.nose 16", "unknown key precision_overrides.nose"),
+    ],
+)
+def test_mistakes_are_one_line(run, words, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        compare.main(words.format(run=run).split())
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_without_episodes_cannot_be_audited(tmp_path):
+    saved.save(tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match="an audit needs the episodes"):
+        audit.audit(tmp_path, ["16"], 1, [], "")
+
+
+def test_an_audit_without_float16_has_no_picture():
+    noise = dict.fromkeys(audit.MODULES, 0.5)
+    brain = {
+        "activation_error": {f"{m}: x": 0.01 for m in audit.MODULES},
+        "gradient_error": noise | {"critic": 0.6, "actor": None},
+        "gradients_not_finite": dict.fromkeys(audit.MODULES, 0) | {"actor": 2},
+        "latents_of_other_class": 0.001,
+        "loss_scale": [],
+    }
+    content = {
+        **{"command": "-", "device": "a test", "task": "t", "checkpoint": "c", "updates": 2},
+        **{"trained_at": "32", "sampling_noise": noise, "precisions": {"bfloat16": brain}},
+    }
+    text = audit_report.markdown(content)
+    assert "off by up to 60 % (critic); more than other noise in critic" in text
+    assert "- (2 x not finite)" in text and "report.png" not in text
