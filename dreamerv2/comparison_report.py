@@ -74,6 +74,9 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
     else:
         ratio = content["precisions"][best]["seconds_per_update_ratio"]
         why = f"{ratio:.2f} x the time per update of {baseline}, and no lower return is called"
+        low = content["differences"][best]["final_return"]["low"]
+        if low < 0:
+            why += f" (a final return lower by up to {number(-low)} is not excluded)"
     if len(content["precisions"]) == 1:
         why = "it is the only precision in this comparison"
     device = content["device"] or "the machine of these runs"

@@ -177,8 +177,12 @@ def test_the_report_has_the_promised_keys_and_counts(tmp_path):
     ],
 )
 def test_the_fastest_precision_is_recommended_unless_its_returns_are_lower(tmp_path, other, best):
-    summary = comparison.summarize(three_seeds(tmp_path, p32={}, p16=other))
-    assert comparison.recommend(summary)[0] == best
+    runs = three_seeds(tmp_path, p32={}, p16=other)
+    content = comparison_report.write(tmp_path, runs, "the command")
+    assert content["recommended"] == best
+    first = comparison_report.verdict(content)[2]
+    assert f"--precision {best}" in first
+    assert ("is not excluded" in first) == (best == "16")
 
 
 def test_two_seeds_are_not_enough_to_leave_the_baseline(tmp_path):
