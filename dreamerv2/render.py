@@ -168,7 +168,7 @@ def _shoot(args: Namespace, saved: Saved, agent: Any, screen: tuple[int, int], p
     # The end stays for a second before the film starts again.
     hold = args.fps if takes[-1].ended and args.frames.stop == sys.maxsize else 0
     with (
-        video.open_clip(path, args.fps, palette, f"{' '.join(layout.caption)}") as add,
+        video.open_clip(path, args.fps, palette, " ".join(layout.caption)) as add,
         Bar("drawing", "pictures", total) as bar,
     ):
         for picture in _pictures(takes, films, screen):

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import saved
+import tiny
 
 from common.driver import random_policy
 from common.envs.scripted import Scripted
 from dreamerv2 import evaluate, scores
-from dreamerv2.play import EndlessEpisodeError, episode_seed, play
+from dreamerv2.play import AgentPolicy, EndlessEpisodeError, episode_seed, play
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,20 @@ def test_published_scores_are_those_near_the_run_and_the_final_ones():
     assert scores.published("atari_pong", 400)[2].name == "DreamerV2 at 1M frames"
     assert scores.published("gym_CartPole-v1", 400) == []
     assert all(score.protocol for score in scores.published("atari_pong", 400))
+
+
+def test_sampled_actions_depend_on_the_seed_and_the_step_alone():
+    agent = tiny.agent()
+    player = AgentPolicy(agent, "train")
+    obs = {"vector": np.zeros(3, np.float32), "is_first": True}
+
+    def actions(seed):
+        policy = player.episode(seed)
+        return [policy(obs, None)[0].argmax() for _ in range(12)]
+
+    first = actions(1)
+    assert actions(2) != first == actions(1)
+    assert len(set(first)) > 1
 
 
 def test_random_actions_are_seeded():

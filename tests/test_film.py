@@ -15,7 +15,7 @@ def test_panels_are_inside_the_picture_and_apart(scale, screen, names):
     used = np.zeros((plan.strip_top, plan.width), int)
     for place in plan.places.values():
         with_title = used[place.top - plan.title : place.top + place.height]
-        with_title[:, place.left : place.left + place.width] += 1
+        with_title[:, place.left - scale : place.left + place.width + scale] += 1
         assert place.of(used).shape == (place.height, place.width)
     assert used.max() == 1 and set(plan.places) == set(names)
     if "screen" in names:

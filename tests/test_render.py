@@ -140,7 +140,13 @@ def test_several_episodes_follow_each_other(logdir, tmp_path, capsys):
     assert render.main(["--logdir", str(logdir), "--out", str(path), *flags]) == 0
     count = 2 * (1 + 4 * STEPS)
     assert f"{count} pictures" in capsys.readouterr().out
-    assert len(pictures_of(path, 15)) == count + 15
+    pictures = pictures_of(path, 15)
+    assert len(pictures) == count + 15
+    render.main(["--logdir", str(logdir), "--out", str(path), *flags, "--frames", "40:60"])
+    above_the_strip = slice(None), slice(0, 210)
+    np.testing.assert_array_equal(
+        pictures_of(path, 15)[above_the_strip], pictures[40:60][above_the_strip]
+    )
 
 
 def test_panels_that_need_a_decoder_are_left_out_with_a_note(tmp_path, capsys):
