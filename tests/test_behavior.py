@@ -28,8 +28,13 @@ class FakeDist:
         return self._feat
 
 
+class FakeActor:
+    def evaluate(self, feat, draws, known=None):
+        return FakeDist(feat), known
+
+
 def fake_networks(behavior):
-    behavior.actor = lambda feat, draws: FakeDist(feat)
+    behavior.actor = FakeActor()
     behavior.critic = behavior.slow_critic = FakeDist
     return behavior
 
