@@ -289,6 +289,20 @@ def test_probes_read_what_is_linear_linearly_and_the_rest_with_layers():
     assert (errors["noise"]["linear"] > 0.9 * mean).all()
 
 
+def test_the_deep_probe_is_that_of_its_best_epoch(monkeypatch):
+    onehot, targets, episode = coded_rows(rows=20)
+    errors, seen = iter([3.0, 1.0] + 100 * [2.0]), []
+
+    def validate(model, x, y, split):
+        seen.append(model.predict(x))
+        return next(errors)
+
+    monkeypatch.setattr(probe, "_validation_error", validate)
+    predict = probe.fit_mlp(onehot, targets, probe.split_by_episode(episode, seed=0), seed=0)
+    np.testing.assert_array_equal(predict(onehot), seen[1])
+    assert len(seen) < 20
+
+
 def test_no_episode_is_in_two_parts_of_a_split():
     episode = np.repeat(np.arange(10), 30)
     split = probe.split_by_episode(episode, seed=0)
@@ -300,8 +314,8 @@ def test_no_episode_is_in_two_parts_of_a_split():
 
 
 def test_velocities_and_rows_without_a_ball():
-    x = [50, 53, 56, 0, 120, 117, 60, 62, 64]
-    y = [90, 92, 94, 0, 100, 101, 80, 82, 84]
+    x = [50, 53, 56, 110, 120, 117, 60, 62, 64]
+    y = [90, 92, 94, 0, 15, 16, 80, 82, 84]
     episode = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1])
     ram = np.zeros((9, 128), np.uint8)
     ram[:, 99], ram[:, 101], ram[:, 72] = x, y, 7
@@ -323,10 +337,9 @@ def test_prior_is_that_of_the_model_and_starts_over_where_an_episode_does():
     data = agent.wm.preprocess(tiny.tensors(tiny.batch(agent, steps=2)))
     embed = agent.wm.encoder(data)
     post, prior = agent.wm.rssm.observe(embed, data["action"], data["is_first"], None, Modes())
-    for step, is_first in ((1, False), (0, True)):
-        before = Latents(
-            np.argmax(post["stoch"][:, 0], -1).astype(np.int32), post["deter"][:, 0].numpy()
-        )
+    classes, deter = np.argmax(post["stoch"], -1).astype(np.int32), post["deter"].numpy()
+    for last, step, is_first in ((0, 1, False), (1, 0, True)):
+        before = Latents(classes[:, last], deter[:, last])
         found = model.prior(before, data["action"][:, step].numpy(), np.full(2, is_first), seed=0)
         expected = tf.nn.log_softmax(prior["logit"][:, step])
         np.testing.assert_allclose(found.log_probs, expected, atol=1e-5)
