@@ -22,8 +22,6 @@ from dreamerv2.scores import published
 
 MODES = {"eval": ["eval"], "train": ["train"], "both": ["eval", "train"]}
 RESAMPLES = 10_000
-# Long enough for any Atari game at its usual limit of 108,000 frames.
-MAX_STEPS = 27_000
 
 
 class Result(NamedTuple):
@@ -60,7 +58,7 @@ def evaluate(
     make_policy: Callable[[int, Env], Policy],
     episodes: int,
     seed: int = 0,
-    max_steps: int = MAX_STEPS,
+    max_steps: int = restore.ENDLESS,
     show: Callable[[str], Any] = print,
 ) -> Result:
     """Play episodes, each in an environment of its own, so that its seed decides all of it.
@@ -117,8 +115,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--max-steps",
         type=at_least(1),
-        default=MAX_STEPS,
-        help="an episode of more agent steps is an error",
+        help="an episode of more agent steps is an error; None: the run's time_limit or 27000",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all numbers")
     return parser
@@ -156,7 +153,7 @@ def _run(saved: Saved, args: Any, policies: dict[str, Callable]) -> dict[str, An
             policy,
             args.episodes,
             args.seed,
-            args.max_steps,
+            args.max_steps or saved.max_steps,
             lambda line: print(line, flush=True),
         )
         report[name] = summary = result.summary(args.seed)

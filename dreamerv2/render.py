@@ -18,7 +18,6 @@ from common.bar import Bar
 from common.spaces import is_discrete
 from dreamerv2 import paint, restore
 from dreamerv2.cli import MISTAKES, Parser, at_least, one_line_errors
-from dreamerv2.evaluate import MAX_STEPS
 from dreamerv2.restore import Saved
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--max-steps",
         type=at_least(1),
-        default=MAX_STEPS,
-        help="an episode of more agent steps is an error",
+        help="an episode of more agent steps is an error; None: the run's time_limit or 27000",
     )
     return parser
 
@@ -228,7 +226,7 @@ def _play(args: Namespace, saved: Saved, agent: Any, key: str, screens: bool) ->
                     screens=screens,
                     wanted=range(max(0, args.frames.start - seen), args.frames.stop - seen),
                     whole=bool(args.best_of),
-                    max_steps=args.max_steps,
+                    max_steps=args.max_steps or saved.max_steps,
                     advance=bar.advance,
                 )
             finally:

@@ -17,6 +17,9 @@ from dreamerv2 import configs, snapshot
 if TYPE_CHECKING:
     from dreamerv2.agent import Agent
 
+# Long enough for any Atari game at its usual limit of 108,000 frames [agent steps].
+ENDLESS = 27_000
+
 
 class Saved(NamedTuple):
     """A checkpoint of a run, read and checked."""
@@ -32,6 +35,11 @@ class Saved(NamedTuple):
     @property
     def env_frames(self) -> int:
         return self.agent_steps * self.config.action_repeat
+
+    @property
+    def max_steps(self) -> int:
+        """Agent steps after which an episode is taken for endless."""
+        return self.config.time_limit or ENDLESS
 
     def agent(self) -> "Agent":
         """The agent; ValueError when what was saved does not fit its own configuration."""
