@@ -94,7 +94,8 @@ def _backward(step, outputs, upstream, state, inputs, constants, layers, vectors
     steps, arrays, fixed = _length(inputs), _unstack(inputs), _unstack(constants)
     before = _unstack({k: tf.concat([v[None], outputs[k][:-1]], 0) for k, v in state.items()})
     after = _unstack(upstream)
-    rows = tf.shape(next(iter(state.values())))[0]
+    first = next(iter(state.values()))
+    rows = first.shape[0] or tf.shape(first)[0]
 
     def body(t, carry, summed, collected):
         here, given, used = _read(before, t), _read(arrays, t), {}
@@ -130,7 +131,10 @@ def _backward(step, outputs, upstream, state, inputs, constants, layers, vectors
     grads = {k: array.stack() for k, array in collected["inputs"].items()}
     products = {}
     for name, weights in layers.items():
-        used, tap = collected["used"][name].concat(), collected["taps"][name].concat()  # [T*B, ...]
+        used, tap = (
+            tf.reshape(collected[part][name].stack(), [steps * rows, size])
+            for part, size in zip(("used", "taps"), weights[0].shape, strict=True)
+        )
         both = (tf.matmul(used, tap, transpose_a=True), sum_rows(tap))
         products[name] = both[: len(weights)]
     return carry, grads, {k: tf.zeros_like(v) for k, v in constants.items()}, products, summed

@@ -188,11 +188,17 @@ class Agent(Module):
         Returns:
             (state, metrics): the posterior after the last row; scalars.
         """
+        return self._train(*self.train_inputs(batch, state, agent_steps))
+
+    def train_inputs(
+        self, batch: Mapping[str, np.ndarray], state: State | None = None, agent_steps: int = 0
+    ) -> tuple[dict[str, tf.Tensor], State, tf.Tensor]:
+        """The arguments of `train` as tensors: only the keys that are read, and a state."""
         keys = [*self.wm.input_keys, "action"]
         batch = {key: tf.convert_to_tensor(batch[key]) for key in keys}
         if state is None:
             state = self.wm.rssm.initial(batch["action"].shape[0])
-        return self._train(batch, state, tf.constant(agent_steps, tf.int64))
+        return batch, state, tf.constant(agent_steps, tf.int64)
 
     def _train(self, batch, state, agent_steps):
         draws = Draws([self.config.seed, self.updates])
