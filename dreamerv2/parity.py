@@ -7,16 +7,17 @@ Exit status: 0 when all quantities agree, 1 when one does not, 2 when a file can
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from common.checkpoint import DAMAGE
 from common.config import parse_yaml
 from common.draws import Modes
 from common.precision import MODULES
@@ -25,7 +26,7 @@ from dreamerv2.reference import config_from_reference, reference_variables, spac
 
 TRAIN_STEP = 1000  # agent step of update 0
 TRAIN_EVERY = 16  # agent steps between updates
-POLICY_STEPS = 4
+NEEDED = ("config", "spaces", "variable_order", "init/step")
 
 
 class ParityError(ValueError):
@@ -50,34 +51,47 @@ def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if ours.shape != theirs.shape:
         raise ParityError(f"shape {ours.shape} where the file has {theirs.shape}")
-    scale = np.linalg.norm(theirs)
-    error = np.linalg.norm(ours - theirs) / (scale if scale else 1.0)
-    return float(error) if np.isfinite(error) else float("inf")
+    scale, difference = float(np.linalg.norm(theirs)), float(np.linalg.norm(ours - theirs))
+    error = difference / scale if scale else difference
+    return error if np.isfinite(error) else float("inf")
 
 
 class Golden:
     """A golden file and the agent that it describes, at the file's initial weights."""
 
     def __init__(self, path: str, overrides: Mapping | None = None):
+        self.path = path
         try:
             with np.load(path, allow_pickle=False) as file:
                 self.arrays = {key: file[key] for key in file.files}
-            flat, spaces = (json.loads(str(self.arrays[key])) for key in ("config", "spaces"))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (*DAMAGE, AttributeError, TypeError) as error:
             raise ParityError(f"{path} cannot be read: {error}") from None
+        for key in NEEDED:
+            if key not in self.arrays:
+                raise ParityError(f"{path} has no {key}")
+        flat, spaces, order = (self._json(key) for key in NEEDED[:3])
         config = config_from_reference(flat).update({"precision": 32, **(overrides or {})})
-        self.agent = Agent(config, *spaces_from_json(spaces))
+        try:
+            obs_space, act_space = spaces_from_json(spaces)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ParityError(f"{path}: spaces cannot be understood: {error!r}") from None
+        self.agent = Agent(config, obs_space, act_space)
         self.variables = reference_variables(self.agent)
-        self._load()
+        self._load(order)
 
-    def _load(self):
+    def _json(self, key):
+        try:
+            return json.loads(str(self.arrays[key]))
+        except ValueError as error:
+            raise ParityError(f"{self.path}: {key} is not JSON: {error}") from None
+
+    def _load(self, order):
         initial = {k.removeprefix("init/"): v for k, v in self.arrays.items() if k[:5] == "init/"}
-        initial.pop("step", None)
+        initial.pop("step")
         assign_all(self.variables, initial)
-        order = [name for name in json.loads(str(self.arrays["variable_order"])) if name != "step"]
-        if order != list(self.variables):
-            wrong = next(a for a, b in zip(order, self.variables, strict=True) if a != b)
-            raise ParityError(f"variable_order: {wrong} is not where the agent has it")
+        for theirs, ours in itertools.zip_longest(order, ["step", *self.variables]):
+            if theirs != ours:
+                raise ParityError(f"variable_order has {theirs} where the agent has {ours}")
 
     def batch(self, index: int) -> dict[str, tf.Tensor]:
         prefix = f"batch/{index}/"
@@ -91,13 +105,19 @@ class Golden:
     def expected(self) -> dict[str, np.ndarray]:
         return {k.removeprefix("expect/"): v for k, v in self.arrays.items() if k[:7] == "expect/"}
 
+    def times(self, group: str) -> range:
+        """The indices up to the highest that is expected of `GROUP/INDEX/...`."""
+        found = (re.match(rf"{group}/(\d+)/", name) for name in self.expected())
+        return range(max((int(match[1]) for match in found if match), default=-1) + 1)
+
 
 def computed(golden: Golden) -> Iterator[tuple[str, np.ndarray]]:
-    """Everything that a golden file can ask for, in an order that leaves the weights right."""
-    yield from _world_model(golden)
-    yield from _open_loop(golden)
-    yield from _policy(golden)
-    yield from _training(golden)
+    """The groups that a golden file asks for, in an order that leaves the weights right."""
+    groups = {"wm": _world_model, "openl": _open_loop, "policy": _policy, "train": _training}
+    asked = {name.split("/")[0] for name in golden.expected()}
+    for name, compute in groups.items():
+        if name in asked:
+            yield from compute(golden)
 
 
 def _world_model(golden):
@@ -138,7 +158,7 @@ def _policy(golden):
     def step(obs, state):
         return agent.policy_step(obs, state, "eval", Modes())
 
-    for i in range(min(POLICY_STEPS, batch["is_first"].shape[1])):
+    for i in golden.times("policy")[: batch["is_first"].shape[1]]:
         outputs, state = step({k: v[:, i] for k, v in batch.items()}, state)
         yield f"policy/{i}/action", outputs["action"]
         yield from _items(f"policy/{i}/latent", state[0])
@@ -152,8 +172,7 @@ def _training(golden):
     def update(batch, state, agent_steps) -> Update:
         return agent.update(batch, state, agent_steps, Modes())
 
-    indices = sorted({int(k.split("/")[1]) for k in golden.arrays if re.match(r"batch/\d+/", k)})
-    for i in indices:
+    for i in golden.times("train"):
         agent_steps = TRAIN_STEP + TRAIN_EVERY * i
         result = update(golden.batch(i), state, tf.constant(agent_steps, tf.int64))
         state = result.state
@@ -203,7 +222,9 @@ def compare(path: str, overrides: Mapping | None = None) -> list[Difference]:
             raise ParityError(f"expect/{name}: {error}") from None
     if expected:
         first = next(iter(expected))
-        raise ParityError(f"{path}: {len(expected)} quantities are not compared, first {first}")
+        raise ParityError(
+            f"{path}: {len(expected)} quantities are not compared: expect/{first} ..."
+        )
     if not differences:
         raise ParityError(f"{path} expects nothing")
     return differences
@@ -247,8 +268,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in args.files:
         try:
             differences = compare(path, overrides)
-        except ValueError as error:
-            print(f"parity: {error}", file=sys.stderr)
+        except (ValueError, tf.errors.OpError) as error:
+            print(f"parity: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
         print(f"{path}, {', '.join(f'{key} {value}' for key, value in overrides.items())}")
         print(table(differences, args.tolerance if judged else None))
