@@ -106,8 +106,8 @@ class Dense(Module):
 class Conv(Module):
     """Stride 2, no padding, NHWC, in `dtype`.
 
-    Where the output is at most 2x2, as in the last layer of an encoder, the windows are laid out as
-    rows of one matrix product: the gradient of TensorFlow's convolution is slow there.
+    Where the output is at most 2x2, as in the last layer of an encoder, TensorFlow's gradient of
+    the kernel is slow, and matrix products of the windows take its place.
     """
 
     def __init__(self, inputs: int, depth: int, size: int, dtype: tf.DType, rng):
@@ -117,17 +117,33 @@ class Conv(Module):
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         x, kernel = tf.cast(x, self._dtype), tf.cast(self.kernel, self._dtype)
-        size, _, inputs, depth = kernel.shape
-        height, width = ((n - size) // 2 + 1 for n in x.shape[1:3])
-        if height <= 2 and width <= 2:
-            corners = [(2 * i, 2 * j) for i in range(height) for j in range(width)]
-            windows = tf.stack([x[:, i : i + size, j : j + size] for i, j in corners], 1)
-            rows = tf.reshape(windows, [-1, size * size * inputs])
-            x = tf.matmul(rows, tf.reshape(kernel, [-1, depth]))
-            x = tf.reshape(x, [-1, height, width, depth])
-        else:
-            x = tf.nn.conv2d(x, kernel, 2, "VALID")
+        small = all((n - kernel.shape[0]) // 2 + 1 <= 2 for n in x.shape[1:3])
+        x = _window_conv(x, kernel) if small else tf.nn.conv2d(x, kernel, 2, "VALID")
         return add_bias(x, self.bias)
+
+
+@tf.custom_gradient
+def _window_conv(x: tf.Tensor, kernel: tf.Tensor):
+    """A convolution with stride 2 to few outputs: each window is a row of one matrix product."""
+    size, _, inputs, depth = kernel.shape
+    height, width = ((n - size) // 2 + 1 for n in x.shape[1:3])
+    corners = [(2 * i, 2 * j) for i in range(height) for j in range(width)]
+    windows = tf.stack([x[:, i : i + size, j : j + size] for i, j in corners], 1)
+    rows = tf.reshape(windows, [-1, size * size * inputs])
+
+    def grad(upstream):
+        to_x = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=tf.shape(x),
+            filter=kernel,
+            out_backprop=upstream,
+            strides=[1, 2, 2, 1],
+            padding="VALID",
+        )
+        to_kernel = tf.matmul(rows, tf.reshape(upstream, [-1, depth]), transpose_a=True)
+        return to_x, tf.reshape(to_kernel, kernel.shape)
+
+    out = tf.matmul(rows, tf.reshape(kernel, [-1, depth]))
+    return tf.reshape(out, [-1, height, width, depth]), grad
 
 
 class ConvTranspose(Module):
