@@ -11,7 +11,7 @@ LOGDIR := runs/breakout
 ARGS :=
 PYTHON := python3.11 python3.12 python3.10 python3 python
 comma := ,
-EXTRAS := dev,minatar,test$(if $(shell command -v nvidia-smi),$(comma)cuda)
+EXTRAS := classic,dev,minatar,test$(if $(shell command -v nvidia-smi),$(comma)cuda)
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/ready

@@ -35,6 +35,7 @@ setup(
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "legacy": ["atari-py==0.2.9", "gym==0.26.*"],
+        "classic": ["pygame>=2.6,<3"],  # to render CartPole, Pendulum and their like
         "minatar": ["minatar>=1.0.15,<2"],
         "test": ["pip>=22.3", "pytest>=8,<10", "wheel>=0.45,<1"],
         "dev": ["ruff>=0.12,<0.18"],
