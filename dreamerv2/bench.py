@@ -95,6 +95,7 @@ def machine() -> str:
 
 def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of one configuration; times are medians in seconds unless the name says ms."""
+    import dreamerv2.agent  # noqa: F401  (TensorFlow's import is not part of the first update)
     from dreamerv2.configs import defaults
     from dreamerv2.train import configured_env, make_agent
 
