@@ -52,17 +52,47 @@ def test_dense_is_a_matrix_product_over_the_last_axis(lead):
     np.testing.assert_allclose(layer(tf.constant(x)), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [3, 4])
-def test_a_convolution_sees_every_second_window(size):
-    layer, x = fill(Conv(2, 3, size, tf.float32, RNG)), normal(2, 9, 9, 2)
+# Input size and kernel; small outputs are computed in another way than large ones.
+CONVOLVED = [(9, 3), (9, 4), (6, 4), (4, 4), (3, 3)]
+
+
+@pytest.mark.parametrize("inner, size", CONVOLVED)
+def test_a_convolution_sees_every_second_window(inner, size):
+    layer, x = fill(Conv(2, 3, size, tf.float32, RNG)), normal(2, inner, inner, 2)
     kernel, out = layer.kernel.numpy(), np.asarray(layer(tf.constant(x)))
-    places = (9 - size) // 2 + 1
+    places = (inner - size) // 2 + 1
     assert out.shape == (2, places, places, 3)
     for i in range(places):
         for j in range(places):
             window = x[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size]
             expected = np.einsum("bijc,ijcd->bd", window, kernel) + layer.bias.numpy()
             np.testing.assert_allclose(out[:, i, j], expected, rtol=1e-4, atol=1e-4)
+
+
+def assert_same_gradients(layer, x, plain):
+    """Gradients of a weighted sum of `layer(x)` and of `plain(x)` to input, kernel and bias."""
+    weights = tf.constant(normal(*plain(x).shape))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        ours, theirs = (tf.reduce_sum(weights * f(x)) for f in (layer, plain))
+    sources = [x, layer.kernel, layer.bias]
+    for a, b in zip(tape.gradient(ours, sources), tape.gradient(theirs, sources), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("inner, size", CONVOLVED)
+def test_a_convolution_has_the_gradients_of_tensorflows(inner, size):
+    layer, x = fill(Conv(2, 3, size, tf.float32, RNG)), tf.constant(normal(2, inner, inner, 2))
+    assert_same_gradients(
+        layer, x, lambda x: tf.nn.conv2d(x, layer.kernel, 2, "VALID") + layer.bias
+    )
+
+
+def test_a_result_that_is_known_has_the_gradients_of_computing_it_again():
+    layer, x = fill(Dense(5, 3, tf.float32, RNG)), tf.constant(normal(4, 5))
+    known = layer(x)
+    np.testing.assert_array_equal(layer.replay(x, known), known)
+    assert_same_gradients(layer, x, lambda x: layer.replay(x, known))
 
 
 # Input size, input and output channels, kernel: what each way of computing it is used for.
@@ -88,17 +118,13 @@ def test_a_transposed_convolution_paints_its_kernel_at_every_second_place(
 @pytest.mark.parametrize("inner, inputs, depth, size", TRANSPOSED)
 def test_a_transposed_convolution_has_the_gradients_of_tensorflows(inner, inputs, depth, size):
     layer = fill(ConvTranspose(inputs, depth, size, tf.float32, RNG))
-    x = tf.constant(normal(2, inner, inner, inputs))
     outer = (inner - 1) * 2 + size
-    weights = tf.constant(normal(2, outer, outer, depth))
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        ours = tf.reduce_sum(weights * layer(x))
-        out = tf.nn.conv2d_transpose(x, layer.kernel, weights.shape, 2, "VALID") + layer.bias
-        theirs = tf.reduce_sum(weights * out)
-    sources = [x, layer.kernel, layer.bias]
-    for a, b in zip(tape.gradient(ours, sources), tape.gradient(theirs, sources), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    shape = [2, outer, outer, depth]
+    assert_same_gradients(
+        layer,
+        tf.constant(normal(2, inner, inner, inputs)),
+        lambda x: tf.nn.conv2d_transpose(x, layer.kernel, shape, 2, "VALID") + layer.bias,
+    )
 
 
 def test_layer_norm_standardises_the_last_axis_with_epsilon_one_thousandth():
@@ -296,6 +322,22 @@ def test_variables_are_float32_and_outputs_have_the_compute_dtype(precision):
 def test_what_does_not_fit_the_spaces_is_said(build, match):
     with pytest.raises(ValueError, match=match):
         build()
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_a_network_evaluated_before_is_not_evaluated_again_but_learns_the_same(norm):
+    config = tiny.config(actor__norm=norm, actor__dist="onehot", actor__layers=2).actor
+    actor = MLP(7, (4,), config, tf.float32, tf.float32, RNG)
+    feat, event = tf.constant(normal(5, 7)), tf.one_hot([0, 1, 2, 3, 0], 4)
+    _, known = actor.evaluate(feat)
+    with tf.GradientTape(persistent=True) as tape:
+        again = tf.reduce_sum(actor(feat).log_prob(event))
+        reused = tf.reduce_sum(actor.evaluate(feat, None, known)[0].log_prob(event))
+    np.testing.assert_allclose(reused, again, rtol=1e-6)
+    for name, variable in actor.named_variables().items():
+        expected = tape.gradient(again, variable)
+        assert np.any(expected), name
+        np.testing.assert_allclose(tape.gradient(reused, variable), expected, atol=1e-5)
 
 
 # Images
