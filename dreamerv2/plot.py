@@ -122,10 +122,12 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     differing = [key for key in keys if any(s.get(key) != settings[0].get(key) for s in settings)]
     labels = []
     for group, each in zip(groups, settings, strict=True):
-        label = ", ".join(f"{key} {each.get(key, 'absent')}" for key in differing)
-        if not 0 < len(differing) <= MOST_DIFFERENCES:
-            label = group[0].logdir.resolve().name
-        labels.append(label if len(group) == 1 else f"{label} ({len(group)} seeds)")
+        parts = [f"{key} {each.get(key, 'absent')}" for key in differing]
+        if not 0 < len(parts) <= MOST_DIFFERENCES:
+            # Alone, several seeds need no name.
+            several = len(group) > 1 and not parts
+            parts = [] if several else [group[0].logdir.resolve().name]
+        labels.append(", ".join(parts + [f"{len(group)} seeds"] * (len(group) > 1)))
     return labels
 
 

@@ -95,10 +95,15 @@ def test_seeds_and_lengths_are_one_curve_and_settings_another(tmp_path):
     ]
     groups = plot.grouped(runs)
     assert {task: list(labelled) for task, labelled in groups.items()} == {
-        "gym_Test-v0": ["kl.free 0.0 (2 seeds)", "kl.free 1.0"],
+        "gym_Test-v0": ["kl.free 0.0, 2 seeds", "kl.free 1.0"],
         "gym_Other-v0": ["d"],
     }
-    assert groups["gym_Test-v0"]["kl.free 0.0 (2 seeds)"] == runs[:2]
+    assert groups["gym_Test-v0"]["kl.free 0.0, 2 seeds"] == runs[:2]
+
+
+def test_seeds_of_one_configuration_are_counted(tmp_path):
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)]
+    assert list(plot.grouped(runs)["gym_Test-v0"]) == ["2 seeds"]
 
 
 def test_configurations_that_differ_in_much_are_called_after_their_directories(tmp_path):
