@@ -80,7 +80,9 @@ def test_eval_takes_the_mode_and_train_samples():
 
     assert (actions("eval") == actions("eval")[0]).all()
     for mode in ("train", "explore"):
-        assert len(np.unique(actions(mode))) > 2
+        first, second = actions(mode), actions(mode)
+        assert len(np.unique(first)) > 2
+        assert (first != second).any(), "every call draws anew"
 
 
 def test_the_latent_is_sampled_unless_means_are_asked_for_outside_of_training():
