@@ -204,7 +204,7 @@ def _parts(agent, batch) -> dict[str, float]:
 
     def seconds(part):
         function = tf.function(part, autograph=False)
-        return _median(lambda: np.sum(tf.nest.flatten(function())[0]), 3)
+        return _median(lambda: np.sum(tf.nest.flatten(function())[0]))
 
     forward_s, imagination_s = seconds(lambda: forward().loss), seconds(imagination)
     return {
