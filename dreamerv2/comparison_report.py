@@ -205,7 +205,9 @@ def number(value: float | None) -> str:
     """Three or four digits, or a dash."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) < 1e-9:  # what rounding leaves of zero
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{4 if abs(value) >= 100 else 3}g}"
 
 
 def interval(value: Mapping[str, float | None]) -> str:
@@ -299,10 +301,9 @@ def _shaded(axes, x, curves, color, label):
     known = [(xi, *p) for xi, p in zip(x, points, strict=True) if p.iqm is not None]
     if not known:
         return
-    x, center, low, high = zip(*known, strict=True)
+    x, center, low, high = np.array(known, np.float64).T  # None, of too few runs, becomes NaN
     axes.plot(x, center, color=color, label=label)
-    if None not in low:
-        axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
 
 
 def _carried_on(curve: np.ndarray) -> np.ndarray:
