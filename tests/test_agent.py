@@ -307,16 +307,36 @@ def test_every_variable_exists_after_construction():
     assert len(moments) == len(agent.wm.variables)
 
 
-def test_the_seed_decides_the_weights_and_the_draws():
-    def result(seed):
-        agent = tiny.agent(seed=seed)
-        agent.train(tiny.batch(agent))
-        actions = [agent.policy(rows(agent, 0), None)[0]["action"].numpy() for _ in range(5)]
-        return weights(agent) | {"actions": np.array(actions)}
-
-    first, again, other = result(3), result(3), result(4)
+def test_the_seed_decides_the_initial_weights():
+    first, again, other = (weights(tiny.agent(seed=seed)) for seed in (3, 3, 4))
     assert_same(first, again)
     assert (first["wm/rssm/img_in/kernel"] != other["wm/rssm/img_in/kernel"]).any()
+
+
+def test_the_seed_and_the_call_decide_the_draws():
+    source = tiny.agent(IMAGE, expl_noise=0.5)
+    batch = tiny.batch(source, steps=8)
+
+    def drawn(seed, updates=0):
+        agent = tiny.agent(IMAGE, expl_noise=0.5, seed=seed)
+        agent.load_state_dict(source.state_dict())
+        agent.updates.assign(updates)
+        report = agent.report(batch)["openl_image"]
+        action, _ = agent.policy(copies(agent, 30))
+        state, metrics = agent.train(batch)
+        return {
+            "report": report,
+            "action": action["action"].numpy(),
+            "posterior": state["stoch"].numpy(),
+            "actor": metrics["actor_loss"].numpy(),
+        }
+
+    first = drawn(3)
+    assert_same(first, drawn(3))
+    other, later = drawn(4), drawn(3, updates=1)
+    for name in first:
+        assert (first[name] != other[name]).any(), name
+        assert (first[name] != later[name]).any() == (name != "action"), name
 
 
 @pytest.mark.parametrize(

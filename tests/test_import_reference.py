@@ -221,6 +221,7 @@ def swap(values, i, j):
     "change, match",
     [
         (lambda v: swap(v, 2, 4), r"slow_critic/dense0/kernel has shape \[24, 24\], expected"),
+        (lambda v: [*v[:2], v[2].T, *v[3:]], r"kernel has shape \[24, 96\], expected \[96, 24\]"),
         (lambda v: swap(v, 1, 3), r"slow_critic/updates has shape \[24\], expected \[\]"),
         (lambda v: v[1:], r"slow_critic/updates has shape \[96, 24\]"),
         (lambda v: v[:-1], "84 values, none for rssm/obs_out/bias"),
@@ -276,6 +277,23 @@ def test_an_import_that_fails_on_the_way_leaves_nothing(tmp_path, monkeypatch):
         import_run(RUN, tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert not any((tmp_path / "run").iterdir())
+
+
+def test_the_logdir_appears_whole_in_the_last_step(tmp_path, monkeypatch):
+    logdir, replace = tmp_path / "run", os.replace
+
+    def last(source, target):
+        if target == logdir:
+            assert not logdir.exists()
+            names = {path.name for path in source.iterdir()}
+            assert names >= {"checkpoints", "config.yaml", "train_episodes", "eval_episodes"}
+            raise OSError("interrupted")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", last)
+    with pytest.raises(OSError, match="interrupted"):
+        import_run(RUN, logdir)
+    assert not any(tmp_path.iterdir())
 
 
 # Parts
