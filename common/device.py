@@ -7,6 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 
+def on_gpu() -> bool:
+    """Whether TensorFlow computes on a GPU."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
 def setup_device(precision: int | str = 32) -> str:
     """Let GPUs allocate memory as they need it; return lines that say what is used.
 

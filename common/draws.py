@@ -28,11 +28,9 @@ class Draws:
         self._calls += 1
         return tf.random.experimental.stateless_fold_in(self._seed, self._calls)
 
-    def gumbel(self, shape: Sequence[int]) -> tf.Tensor:
-        """Standard Gumbel noise, float32: adding it to logits makes the argmax a sample."""
-        tiny = 1e-20  # keeps both logarithms finite where the uniform is 0
-        uniform = tf.random.stateless_uniform(shape, self.seed())
-        return -tf.math.log(-tf.math.log(uniform + tiny) + tiny)
+    def uniform(self, shape: Sequence[int]) -> tf.Tensor:
+        """Uniform noise in [0, 1), float32."""
+        return tf.random.stateless_uniform(shape, self.seed())
 
     def normal(self, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32."""
@@ -47,9 +45,6 @@ class Modes:
     """No randomness: noise is zero, an index is 0, a sample is the mode."""
 
     random = False
-
-    def gumbel(self, shape: Sequence[int]) -> tf.Tensor:
-        return tf.zeros(shape)
 
     def normal(self, shape: Sequence[int]) -> tf.Tensor:
         return tf.zeros(shape)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from common.bias import add_bias, sum_rows
 from common.dists import make_dist
 from common.draws import Draws, Modes
+from common.onehot import Parts, multiply
 from common.precision import Precision
 
 
@@ -85,6 +86,10 @@ class Dense(Module):
         flat = tf.reshape(x, [-1, x.shape[-1]])  # one large product, also for [T, B, F]
         out = add_bias(tf.matmul(flat, tf.cast(self.kernel, self._dtype)), self.bias)
         return out if x.shape.rank == 2 else tf.reshape(out, _leading(x, 1) + [out.shape[-1]])
+
+    def select(self, x: tf.Tensor, parts: Parts) -> tf.Tensor:
+        """`self(x)` for rows `[N, F]`, of which `parts` are known."""
+        return self.replay(x, tf.stop_gradient(multiply(parts, *self.weights())))
 
     def replay(self, x: tf.Tensor, out: tf.Tensor) -> tf.Tensor:
         """`out`, computed from `x` by this layer before; differentiable as if computed now."""
@@ -269,12 +274,25 @@ class Stack(Module):
         self.size = inputs
         self._depth = len(units)
 
-    def hidden(self, x: tf.Tensor, known: Sequence[tf.Tensor] | None = None) -> "Hidden":
-        """What the last layer gives; `known` are the dense outputs of an earlier call."""
+    def hidden(
+        self,
+        x: tf.Tensor,
+        known: Sequence[tf.Tensor] | None = None,
+        parts: Parts | None = None,
+    ) -> "Hidden":
+        """What the last layer gives for rows `x`.
+
+        `known` are the dense outputs of an earlier call, `parts` those of `x`.
+        """
         outputs = []
         for i in range(self._depth):
             dense = self.layers[f"dense{i}"]
-            outputs.append(dense(x) if known is None else dense.replay(x, known[i]))
+            if known is not None:
+                outputs.append(dense.replay(x, known[i]))
+            elif parts is not None and i == 0:
+                outputs.append(dense.select(x, parts))
+            else:
+                outputs.append(dense(x))
             x = self._act(self.layers[f"{self._norm_name}{i}"](outputs[-1]))
         return Hidden(x, outputs)
 
@@ -330,10 +348,14 @@ class MLP(Stack):
         features: tf.Tensor,
         draws: Draws | Modes | None = None,
         known: Sequence[tf.Tensor] | None = None,
+        parts: Parts | None = None,
     ):
-        """The distribution, and the dense outputs `[N, units]` for `known` of a later call."""
+        """The distribution, and the dense outputs `[N, units]` for `known` of a later call.
+
+        `parts` of the features save time where they are known.
+        """
         flat = tf.reshape(tf.cast(features, self._dtype), [-1, features.shape[-1]])
-        x, outputs = self.hidden(flat, known)
+        x, outputs = self.hidden(flat, known, None if parts is None else parts.flat())
         return self.out(tf.reshape(x, _leading(features, 1) + [self.size]), draws), outputs
 
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from common import onehot
 from common.bias import add_bias
+from common.device import on_gpu
 from common.dists import Gaussian, OneHot
 from common.draws import Draws, Modes
 from common.nets import Dense, LayerNorm, Module, activation, make_norm
@@ -130,8 +132,8 @@ class RSSM(Module):
         """What `_sample` needs for latents of leading `shape`; empty where modes are asked for."""
         if not draws.random:
             return {}
-        draw = draws.gumbel if self._classes else draws.normal
-        return {"noise": draw([*shape, *self.stoch_shape])}
+        draw = draws.uniform if self._classes else draws.normal
+        return {"noise": draw([*shape, self._stoch])}
 
     def _sample(self, stats: State, noise: Mapping[str, tf.Tensor]) -> State:
         return {"stoch": self.dist(stats).sample_with(noise.get("noise"))}
@@ -266,17 +268,31 @@ class RSSM(Module):
         noise = self._noise(draws, [tf.shape(embed)[0]])
         return stats | {"deter": deter} | self._sample(stats, noise)
 
-    def img_step(self, state: State, action: tf.Tensor, draws: Draws | Modes, weights=None):
+    def columns(self, state: State) -> tf.Tensor | None:
+        """Where `flat_stoch` of a drawn state is one, int32 `[..., K]`, if it pays to know that.
+
+        None for Gaussian latents, and on a GPU, where sums of rows were not measured.
+        """
+        return onehot.columns_of(state["stoch"]) if self._classes and not on_gpu() else None
+
+    def img_step(
+        self, state: State, action: tf.Tensor, draws: Draws | Modes, weights=None, columns=None
+    ) -> State:
         """The prior one step after `state` under `action`, `[B, ...]`.
 
         Args:
             weights: `self.weights()`, for callers that loop.
+            columns: `self.columns(state)`, which saves time.
         """
         layers, vectors = self.weights() if weights is None else weights
         apply = functools.partial(linear, layers)
         inputs = tf.concat([self.flat_stoch(state), tf.cast(action, self._dtype)], -1)
+        if columns is None:
+            img_in = apply("img_in", inputs)
+        else:
+            img_in = self.img_in.select(inputs, onehot.Parts(columns, action))
         deter = tf.cast(state["deter"], self._dtype)
-        deter = self._next_deter(apply, vectors, apply("img_in", inputs), deter)
+        deter = self._next_deter(apply, vectors, img_in, deter)
         stats = self._prior_stats(deter, draws)
         noise = self._noise(draws, [tf.shape(action)[0]])
         return stats | {"deter": deter} | self._sample(stats, noise)

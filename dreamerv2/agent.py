@@ -20,7 +20,7 @@ from common.rssm import State
 from common.spaces import is_discrete
 from dreamerv2 import insight
 from dreamerv2.behavior import Behavior, Targets
-from dreamerv2.world_model import ModelLoss, WorldModel
+from dreamerv2.world_model import ModelLoss, WorldModel, parts
 
 PolicyState = tuple[State, tf.Tensor]  # latent, previous action
 
@@ -250,13 +250,13 @@ class Agent(Module):
         """The imagined sequence, and what the actor's layers gave at `feat[:-2]`, for its loss."""
         behavior, outputs = self.behavior, []
 
-        def policy(feat):
-            dist, known = behavior.actor.evaluate(feat, draws)
+        def policy(feat, known_parts):
+            dist, known = behavior.actor.evaluate(feat, draws, parts=known_parts)
             outputs.append(known)
             return dist
 
         seq = self.wm.imagine(policy, start, is_terminal, self.config.imag_horizon, draws)
-        reward = self.wm.reward(seq["feat"])
+        reward = self.wm.reward(seq["feat"], parts(seq))
         seq["reward"] = behavior.reward_norm(reward)
         for name, value in (("reward", reward), ("reward_normed", seq["reward"])):
             metrics[f"{name}_mean"] = tf.reduce_mean(value)

@@ -14,6 +14,7 @@ from common.nets import MLP, Module
 from common.precision import Precision
 from common.returns import lambda_return, schedule
 from common.spaces import is_discrete
+from dreamerv2.world_model import parts
 
 Sequence = dict[str, tf.Tensor]
 
@@ -77,9 +78,9 @@ class Behavior(Module):
         """Whether the actor's gradient passes through the imagined sequence."""
         return self.actor_grad in ("dynamics", "both")
 
-    def _slow_value(self, feat: tf.Tensor) -> tf.Tensor:
+    def _slow_value(self, seq: Sequence) -> tf.Tensor:
         critic = self.slow_critic if self._config.slow_target else self.critic
-        return critic(feat).mode()
+        return critic.evaluate(seq["feat"], parts=parts(seq))[0].mode()
 
     def targets(self, seq: Sequence) -> Targets:
         """λ-returns with the slow critic (arXiv 2010.02193, equation 4).
@@ -90,7 +91,7 @@ class Behavior(Module):
         value     [v0    v1   ...  v_{H-1}] vH      bootstrap
         returns   [R0    R1   ...  R_{H-1}]         R_t = r_t + d_t ((1-λ) v_{t+1} + λ R_{t+1})
         """
-        value = self._slow_value(seq["feat"])
+        value = self._slow_value(seq)
         returns = lambda_return(
             seq["reward"][:-1],
             value[:-1],
@@ -159,8 +160,9 @@ class Behavior(Module):
         returns   [R0    R1   ...  R_{H-1}]         target, no gradient
         weight    [w0    w1   ...  w_{H-1}] wH
         """
-        dist = self.critic(tf.stop_gradient(seq["feat"][:-1]))
-        weight = tf.stop_gradient(seq["weight"][:-1])
+        seq = {k: v[:-1] for k, v in seq.items()}
+        dist, _ = self.critic.evaluate(tf.stop_gradient(seq["feat"]), parts=parts(seq))
+        weight = tf.stop_gradient(seq["weight"])
         target = tf.stop_gradient(targets.returns)
         loss = -tf.reduce_mean(dist.log_prob(target) * weight)
         return loss, {"critic": tf.reduce_mean(dist.mode())}

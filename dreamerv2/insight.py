@@ -147,7 +147,7 @@ def dream_after(
     start = {key: value[:, -1:] for key, value in post.items()}
     never = tf.zeros([1, 1], tf.bool)
     seq = agent.wm.imagine(
-        lambda feat: agent.behavior.actor(feat, draws), start, never, steps, draws
+        lambda feat, _: agent.behavior.actor(feat, draws), start, never, steps, draws
     )
     return decode(agent, seq["feat"][1:, 0], images[0])
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from common import dists
 from common.draws import Draws, Modes
 from common.nets import MLP, Decoder, Encoder, Module
+from common.onehot import Parts
 from common.precision import Precision
 from common.returns import discount_weights
 from common.rssm import RSSM, State
@@ -161,35 +162,47 @@ class WorldModel(Module):
             weight     1       d0      d0 d1
 
         Args:
-            policy: features `[N, F]` to an action distribution.
-            start: `[B, T, ...]`; is_terminal: `[B, T]`.
+            policy: features `[N, F]` and their `Parts`, or None, to an action distribution.
+            start: `[B, T, ...]`, drawn (`stoch` is one-hot); is_terminal: `[B, T]`.
 
         Returns:
-            Time-major `[H+1, N, ...]`: the state, `feat`, `action`, `discount`, `weight`.
+            Time-major `[H+1, N, ...]`: the state, `feat`, `action`, `discount`, `weight`, and
+            `columns` and `rest`, which `parts` reads, where they save time.
         """
         state = {k: tf.reshape(v, [-1, *v.shape[2:]]) for k, v in start.items()}
         weights = self.rssm.weights()
-        steps = [state | {"feat": self.feat(state)}]
+        steps = [self._imagined(state)]
         for _ in range(horizon):
-            action = dists.sample(policy(tf.stop_gradient(steps[-1]["feat"])), draws)
-            state = self.rssm.img_step(state, action, draws, weights)
-            steps.append(state | {"feat": self.feat(state), "action": action})
+            last = steps[-1]
+            action = dists.sample(policy(tf.stop_gradient(last["feat"]), parts(last)), draws)
+            state = self.rssm.img_step(state, action, draws, weights, last.get("columns"))
+            steps.append(self._imagined(state) | {"action": action})
         steps[0]["action"] = tf.zeros_like(steps[1]["action"])
         seq = {k: tf.stack([step[k] for step in steps]) for k in steps[0]}
-        seq["discount"] = self._discount(seq["feat"], is_terminal)
+        seq["discount"] = self._discount(seq, is_terminal)
         seq["weight"] = discount_weights(seq["discount"])
         return seq
 
-    def _discount(self, feat: tf.Tensor, is_terminal: tf.Tensor) -> tf.Tensor:
+    def _imagined(self, state: State) -> State:
+        """The state with its features, and these taken apart if that saves time."""
+        step, columns = state | {"feat": self.feat(state)}, self.rssm.columns(state)
+        if columns is not None:
+            full = self._config.features == "full"
+            step |= {"columns": columns, "rest": state["deter"][:, : None if full else 0]}
+        return step
+
+    def _discount(self, seq: dict[str, tf.Tensor], is_terminal: tf.Tensor) -> tf.Tensor:
         constant = tf.constant(self._config.discount, tf.float32)
         if "discount" not in self.heads:
-            return tf.fill(tf.shape(feat)[:2], constant)
+            return tf.fill(tf.shape(seq["feat"])[:2], constant)
         true_first = constant * (1 - tf.cast(tf.reshape(is_terminal, [-1]), tf.float32))
-        return tf.concat([true_first[None], self.heads["discount"](feat[1:]).mean()], 0)
+        later = {k: v[1:] for k, v in seq.items()}
+        dist, _ = self.heads["discount"].evaluate(later["feat"], parts=parts(later))
+        return tf.concat([true_first[None], dist.mean()], 0)
 
-    def reward(self, feat: tf.Tensor) -> tf.Tensor:
-        """The most likely reward on arrival at `feat`, float32."""
-        return self.heads["reward"](feat).mode()
+    def reward(self, feat: tf.Tensor, known: Parts | None = None) -> tf.Tensor:
+        """The most likely reward on arrival at `feat`, whose parts may be known; float32."""
+        return self.heads["reward"].evaluate(feat, parts=known)[0].mode()
 
     def open_loop(
         self, data: Mapping[str, tf.Tensor], key: str, context: int, draws: Draws | Modes
@@ -211,6 +224,11 @@ class WorldModel(Module):
             states.append(self.rssm.imagine(data["action"][:, context:], last, draws))
         images = [self.decoder(self.feat(state))[key].mode() for state in states]
         return tf.concat(images, 1) + 0.5
+
+
+def parts(seq: Mapping[str, tf.Tensor]) -> Parts | None:
+    """The features of an imagined sequence, or of a step of it, taken apart; None if unknown."""
+    return Parts(seq["columns"], seq["rest"]) if "columns" in seq else None
 
 
 def latent_usage(post: State) -> dict[str, tf.Tensor]:

@@ -28,14 +28,13 @@ class FakeDist:
         return self._feat
 
 
-class FakeActor:
-    def evaluate(self, feat, draws, known=None):
+class FakeNetwork:
+    def evaluate(self, feat, draws=None, known=None, parts=None):
         return FakeDist(feat), known
 
 
 def fake_networks(behavior):
-    behavior.actor = FakeActor()
-    behavior.critic = behavior.slow_critic = FakeDist
+    behavior.actor = behavior.critic = behavior.slow_critic = FakeNetwork()
     return behavior
 
 

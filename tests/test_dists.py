@@ -30,14 +30,21 @@ def normal_log_prob(x, mean, std):
 # One-hot
 
 
-def test_a_one_hot_sample_is_the_class_of_the_largest_perturbed_logit():
+def test_the_mode_is_the_class_of_the_largest_logit():
     logits = tf.constant([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
     np.testing.assert_array_equal(OneHot(logits).mode(), [[0, 1, 0], [1, 0, 0]])
-    noise = tf.constant([[0.0, 0.0, 5.0], [0.0, 0.0, 0.0]])
-    np.testing.assert_array_equal(OneHot(logits).sample_with(noise), [[0, 0, 1], [1, 0, 0]])
 
 
-@pytest.mark.parametrize("noise", [None, [[0.0, 0.0, 5.0]]])
+def test_a_one_hot_sample_is_the_class_in_whose_share_of_the_unit_interval_the_number_falls():
+    probs = [0.25, 0.0, 0.5, 0.25, 0.0]
+    below_one = np.nextafter(np.float32(1), np.float32(0))
+    for number, expected in [(0, 0), (0.24, 0), (0.26, 2), (0.74, 2), (0.76, 3), (below_one, 3)]:
+        dist = OneHot(tf.math.log(tf.constant([[probs]])) - 7, event_dims=1)
+        drawn = dist.sample_with(tf.constant([[number]], tf.float32))
+        np.testing.assert_array_equal(drawn[0, 0], np.eye(5)[expected], f"{number}")
+
+
+@pytest.mark.parametrize("noise", [None, [0.99]])
 def test_the_gradient_of_a_one_hot_sample_is_that_of_the_probabilities(noise):
     logits, weights = tf.constant([[0.3, 2.0, -1.0]]), tf.constant([[1.0, -2.0, 5.0]])
     with tf.GradientTape(persistent=True) as tape:

@@ -1,0 +1,62 @@
+"""Sums of rows are products with one-hot rows, in value and in gradient."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import onehot
+from common.nets import MLP, Dense
+from common.onehot import Parts
+from tests import tiny
+
+RNG = np.random.default_rng(0)
+VARIABLES, CLASSES, REST = 3, 4, 5
+
+
+def rows(lead):
+    """One-hot variables and other numbers side by side, and the same taken apart."""
+    stoch = np.eye(CLASSES, dtype=np.float32)[RNG.integers(0, CLASSES, [*lead, VARIABLES])]
+    rest = RNG.normal(size=[*lead, REST]).astype(np.float32)
+    x = np.concatenate([stoch.reshape([*lead, -1]), rest], -1)
+    return tf.constant(x), Parts(onehot.columns_of(tf.constant(stoch)), tf.constant(rest))
+
+
+def test_columns_are_where_the_flat_rows_are_one():
+    x, parts = rows([6])
+    ones = np.argwhere(x.numpy()[:, : VARIABLES * CLASSES] == 1)[:, 1].reshape(6, VARIABLES)
+    np.testing.assert_array_equal(parts.columns, ones)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 1e-6), (tf.bfloat16, 0.02)])
+def test_a_selected_layer_gives_and_learns_what_the_product_does(dtype, tolerance):
+    layer = Dense(VARIABLES * CLASSES + REST, 7, dtype, RNG)
+    layer.bias.assign(RNG.normal(size=7))
+    x, parts = rows([6])
+    upstream = tf.constant(RNG.normal(size=[6, 7]), dtype)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        product, selected = layer(x), layer.select(x, parts)
+        losses = [tf.reduce_sum(out * upstream) for out in (product, selected)]
+    assert selected.dtype == dtype
+    np.testing.assert_allclose(*(tf.cast(v, tf.float32) for v in (selected, product)), tolerance)
+    expected, found = (tape.gradient(loss, [x, layer.kernel, layer.bias]) for loss in losses)
+    for a, b in zip(found, expected, strict=True):
+        assert np.any(b)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rows_without_other_numbers():
+    layer = Dense(VARIABLES * CLASSES, 7, tf.float32, RNG)
+    x, parts = rows([6])
+    x, parts = x[:, : VARIABLES * CLASSES], parts._replace(rest=parts.rest[:, :0])
+    np.testing.assert_allclose(layer.select(x, parts), layer(x), rtol=1e-6)
+
+
+def test_a_network_takes_parts_of_any_leading_shape():
+    config = tiny.config(critic__layers=2).critic
+    network = MLP(VARIABLES * CLASSES + REST, [], config, tf.float32, tf.float32, RNG)
+    x, parts = rows([2, 3])
+    found = network.evaluate(x, parts=parts)[0].mode()
+    np.testing.assert_allclose(found, network(x).mode(), rtol=1e-5)
+    other = parts._replace(rest=parts.rest + 1)
+    assert (network.evaluate(x, parts=other)[0].mode() != found).numpy().all()
