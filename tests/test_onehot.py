@@ -38,7 +38,8 @@ def test_a_selected_layer_gives_and_learns_what_the_product_does(dtype, toleranc
         product, selected = layer(x), layer.select(x, parts)
         losses = [tf.reduce_sum(out * upstream) for out in (product, selected)]
     assert selected.dtype == dtype
-    np.testing.assert_allclose(*(tf.cast(v, tf.float32) for v in (selected, product)), tolerance)
+    values = (tf.cast(out, tf.float32) for out in (selected, product))
+    np.testing.assert_allclose(*values, rtol=tolerance, atol=tolerance)
     expected, found = (tape.gradient(loss, [x, layer.kernel, layer.bias]) for loss in losses)
     for a, b in zip(found, expected, strict=True):
         assert np.any(b)
