@@ -3,7 +3,8 @@
 Differentiating a loop by itself multiplies activations and gradients of every step and adds up the
 results, each as large as the weights. Here the backward loop only collects the two factors; one
 matrix product over all rows then gives the same sum. Both loops are loops of the graph, traced
-once, and the backward one computes each step again instead of keeping what is inside of it.
+once. Of what is inside of a step, the forward loop keeps what the layers gave; the backward one
+computes the cheap rest again.
 """
 
 from collections.abc import Callable
@@ -52,12 +53,12 @@ def scan(
     @tf.custom_gradient
     def run(*flat):
         packed = tf.nest.pack_sequence_as(arguments, flat)
-        outputs = _forward(step, *packed)
+        outputs, given = _forward(step, *packed)
         names.extend(outputs)
 
         def grad(*upstream):
             upstream = dict(zip(outputs, upstream, strict=True))
-            return tf.nest.flatten(_backward(step, outputs, upstream, *packed))
+            return tf.nest.flatten(_backward(step, outputs, given, upstream, *packed))
 
         return list(outputs.values()), grad
 
@@ -65,40 +66,41 @@ def scan(
     return dict(zip(names, values, strict=True))
 
 
-def _forward(step, state, inputs, constants, layers, vectors) -> Tensors:
+def _forward(step, state, inputs, constants, layers, vectors) -> tuple[Tensors, Tensors]:
+    """What `step` returns and what the layers gave, each `[T, ...]`."""
     steps, arrays, fixed = _length(inputs), _unstack(inputs), _unstack(constants)
 
     def compute(t, state):
-        return step(
-            lambda name, x: linear(layers, name, x),
-            state,
-            _read(arrays, t),
-            _read(fixed, t),
-            vectors,
-        )
+        given = {}
+
+        def apply(name, x):
+            given[name] = linear(layers, name, x)
+            return given[name]
+
+        return step(apply, state, _read(arrays, t), _read(fixed, t), vectors), given
 
     def body(t, state, stacked):
-        outputs = compute(t, state)
-        stacked = {k: stacked[k].write(t, v) for k, v in outputs.items()}
-        return t + 1, {k: outputs[k] for k in state}, stacked
+        results = compute(t, state)
+        stacked = tf.nest.map_structure(lambda array, x: array.write(t, x), stacked, results)
+        return t + 1, {k: results[0][k] for k in state}, stacked
 
     first = compute(0, state)  # apart, because it says what the outputs are
-    stacked = {k: tf.TensorArray(v.dtype, steps).write(0, v) for k, v in first.items()}
-    state = {k: first[k] for k in state}
+    stacked = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, steps).write(0, x), first)
+    state = {k: first[0][k] for k in state}
     *_, stacked = tf.while_loop(lambda t, *_: t < steps, body, (1, state, stacked))
-    return {k: array.stack() for k, array in stacked.items()}
+    return tf.nest.map_structure(lambda array: array.stack(), stacked)
 
 
-def _backward(step, outputs, upstream, state, inputs, constants, layers, vectors):
+def _backward(step, outputs, given, upstream, state, inputs, constants, layers, vectors):
     """Gradients in the structure of the arguments of `scan`; zeros for the constants."""
     steps, arrays, fixed = _length(inputs), _unstack(inputs), _unstack(constants)
     before = _unstack({k: tf.concat([v[None], outputs[k][:-1]], 0) for k, v in state.items()})
-    after = _unstack(upstream)
+    after, given = _unstack(upstream), _unstack(given)
     first = next(iter(state.values()))
     rows = first.shape[0] or tf.shape(first)[0]
 
     def body(t, carry, summed, collected):
-        here, given, used = _read(before, t), _read(arrays, t), {}
+        here, arrived, used = _read(before, t), _read(arrays, t), {}
         taps = {
             name: tf.zeros([rows, kernel.shape[1]], kernel.dtype)
             for name, (kernel, *_) in layers.items()
@@ -106,17 +108,17 @@ def _backward(step, outputs, upstream, state, inputs, constants, layers, vectors
 
         def apply(name, x):
             used[name] = x
-            return linear(layers, name, x) + taps[name]
+            return _known(x, taps[name], layers[name][0], given[name].read(t))
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            sources = (here, given, taps, vectors)
+            sources = (here, arrived, taps, vectors)
             tape.watch(sources)
-            new = step(apply, here, given, _read(fixed, t), vectors)
+            new = step(apply, here, arrived, _read(fixed, t), vectors)
         pulled = {k: after[k].read(t) for k in new}
         pulled |= {k: pulled[k] + carry[k] for k in carry}
         grads = tape.gradient(new, sources, pulled, tf.UnconnectedGradients.ZERO)
-        carry, given, taps, small = grads
-        found = {"inputs": given, "taps": taps, "used": used}
+        carry, arrived, taps, small = grads
+        found = {"inputs": arrived, "taps": taps, "used": used}
         collected = tf.nest.map_structure(lambda array, x: array.write(t, x), collected, found)
         return t - 1, carry, tf.nest.map_structure(tf.add, summed, small), collected
 
@@ -138,6 +140,16 @@ def _backward(step, outputs, upstream, state, inputs, constants, layers, vectors
         both = (tf.matmul(used, tap, transpose_a=True), sum_rows(tap))
         products[name] = both[: len(weights)]
     return carry, grads, {k: tf.zeros_like(v) for k, v in constants.items()}, products, summed
+
+
+@tf.custom_gradient
+def _known(x, tap, kernel, out):
+    """`out`, which the layer gave for `x`; the gradient of `tap` is that of `out`."""
+
+    def grad(upstream):
+        return tf.matmul(upstream, kernel, transpose_b=True), upstream, None, None
+
+    return tf.identity(out), grad
 
 
 def _length(inputs: Tensors) -> int:
