@@ -66,7 +66,7 @@ def glorot(rng: np.random.Generator, shape: Sequence[int]) -> tf.Variable:
     """A float32 variable, Glorot uniform; leading axes of `shape` are a convolution window."""
     window = int(np.prod(shape[:-2]))
     limit = np.sqrt(6 / (window * (shape[-2] + shape[-1])))
-    return tf.Variable(rng.uniform(-limit, limit, shape).astype(np.float32))
+    return tf.Variable(((2 * limit) * rng.random(shape, np.float32) - limit).astype(np.float32))
 
 
 class Dense(Module):

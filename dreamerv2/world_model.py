@@ -196,9 +196,8 @@ class WorldModel(Module):
         if "discount" not in self.heads:
             return tf.fill(tf.shape(seq["feat"])[:2], constant)
         true_first = constant * (1 - tf.cast(tf.reshape(is_terminal, [-1]), tf.float32))
-        later = {k: v[1:] for k, v in seq.items()}
-        dist, _ = self.heads["discount"].evaluate(later["feat"], parts=parts(later))
-        return tf.concat([true_first[None], dist.mean()], 0)
+        dist, _ = self.heads["discount"].evaluate(seq["feat"], parts=parts(seq))
+        return tf.concat([true_first[None], dist.mean()[1:]], 0)
 
     def reward(self, feat: tf.Tensor, known: Parts | None = None) -> tf.Tensor:
         """The most likely reward on arrival at `feat`, whose parts may be known; float32."""

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 
 from common import onehot
 from common.nets import MLP, Dense
 from common.onehot import Parts
-from tests import tiny
 
 RNG = np.random.default_rng(0)
 VARIABLES, CLASSES, REST = 3, 4, 5
