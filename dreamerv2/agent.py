@@ -248,14 +248,13 @@ class Agent(Module):
 
     def _imagine(self, start, is_terminal, draws, metrics):
         """The imagined sequence, and what the actor's layers gave at `feat[:-2]`, for its loss."""
-        behavior, outputs = self.behavior, []
+        behavior = self.behavior
 
-        def policy(feat, known_parts):
-            dist, known = behavior.actor.evaluate(feat, draws, parts=known_parts)
-            outputs.append(known)
-            return dist
+        def policy(feat, known_parts, draws):
+            return behavior.actor.evaluate(feat, draws, parts=known_parts)
 
-        seq = self.wm.imagine(policy, start, is_terminal, self.config.imag_horizon, draws)
+        horizon = self.config.imag_horizon
+        seq, outputs = self.wm.imagine(policy, start, is_terminal, horizon, draws)
         reward = self.wm.reward(seq["feat"], parts(seq))
         seq["reward"] = behavior.reward_norm(reward)
         for name, value in (("reward", reward), ("reward_normed", seq["reward"])):

@@ -146,9 +146,11 @@ def dream_after(
     post, _ = agent.wm.rssm.observe(embed, data["action"], data["is_first"], None, draws)
     start = {key: value[:, -1:] for key, value in post.items()}
     never = tf.zeros([1, 1], tf.bool)
-    seq = agent.wm.imagine(
-        lambda feat, _: agent.behavior.actor(feat, draws), start, never, steps, draws
-    )
+
+    def policy(feat, _, draws):
+        return agent.behavior.actor.evaluate(feat, draws)
+
+    seq, _ = agent.wm.imagine(policy, start, never, steps, draws)
     return decode(agent, seq["feat"][1:, 0], images[0])
 
 

@@ -162,26 +162,38 @@ class WorldModel(Module):
             weight     1       d0      d0 d1
 
         Args:
-            policy: features `[N, F]` and their `Parts`, or None, to an action distribution.
+            policy: `policy(feat, parts, draws)` returns an action distribution for features
+                `[N, F]`, of which parts may be known, and something that the caller wants back.
             start: `[B, T, ...]`, drawn (`stoch` is one-hot); is_terminal: `[B, T]`.
 
         Returns:
-            Time-major `[H+1, N, ...]`: the state, `feat`, `action`, `discount`, `weight`, and
-            `columns` and `rest`, which `parts` reads, where they save time.
+            (seq, kept): time-major `[H+1, N, ...]`, the state, `feat`, `action`, `discount`,
+            `weight`, and `columns` and `rest`, which `parts` reads, where they save time; and the
+            second result of `policy` for each of the H steps.
         """
         state = {k: tf.reshape(v, [-1, *v.shape[2:]]) for k, v in start.items()}
         weights = self.rssm.weights()
-        steps = [self._imagined(state)]
+
+        def step(last, seed):
+            fresh = Draws(seed) if draws.random else draws
+            dist, extra = policy(tf.stop_gradient(last["feat"]), parts(last), fresh)
+            action = dists.sample(dist, fresh)
+            state = self.rssm.img_step(last, action, fresh, weights, last.get("columns"))
+            return self._imagined(state) | {"action": action}, extra
+
+        if self._config.jit:
+            step = tf.function(step, autograph=False)  # traced once instead of H times
+        steps, kept = [self._imagined(state)], []
         for _ in range(horizon):
-            last = steps[-1]
-            action = dists.sample(policy(tf.stop_gradient(last["feat"]), parts(last)), draws)
-            state = self.rssm.img_step(state, action, draws, weights, last.get("columns"))
-            steps.append(self._imagined(state) | {"action": action})
+            last = {k: v for k, v in steps[-1].items() if k != "action"}
+            following, extra = step(last, draws.seed() if draws.random else None)
+            steps.append(following)
+            kept.append(extra)
         steps[0]["action"] = tf.zeros_like(steps[1]["action"])
         seq = {k: tf.stack([step[k] for step in steps]) for k in steps[0]}
         seq["discount"] = self._discount(seq, is_terminal)
         seq["weight"] = discount_weights(seq["discount"])
-        return seq
+        return seq, kept
 
     def _imagined(self, state: State) -> State:
         """The state with its features, and these taken apart if that saves time."""

@@ -259,9 +259,9 @@ def test_the_behavior_learns_in_the_world_model_that_the_update_made():
         start = result.model.post  # of the weights before the step
         horizon = agent.config.imag_horizon
         return wm.imagine(
-            lambda feat, _: before.behavior.actor(feat, Modes()),
+            lambda feat, _, draws: before.behavior.actor.evaluate(feat, draws),
             *(start, data["is_terminal"], horizon, Modes()),
-        )
+        )[0]
 
     stale = imagined(before.wm)
     fresh = imagined(agent.wm)
