@@ -152,7 +152,7 @@ class WorldModel(Module):
         is_terminal: tf.Tensor,
         horizon: int,
         draws: Draws | Modes,
-    ) -> dict[str, tf.Tensor]:
+    ) -> tuple[dict[str, tf.Tensor], list]:
         """Rolls the policy out in latent space from every state of `start`.
 
             t          0       1       2    ...   H
