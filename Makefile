@@ -27,7 +27,9 @@ test: setup
 test-slow: setup
 	$(RUN) -m pytest -m slow $(ARGS)
 
+# Faithful, and able to learn: either can be broken alone (docs/results.md).
 learn: setup
+	$(RUN) -m dreamerv2.parity tests/golden/{atari,dmc,crafter}.npz
 	$(RUN) -m pytest -m learn $(ARGS)
 
 lint: setup

@@ -1,11 +1,15 @@
 """Packaging of the two packages `common` and `dreamerv2`, with the configurations inside."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="dreamerv2",
     version="1.0.0",
     description="DreamerV2: mastering Atari with discrete world models, in TensorFlow 2",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.13",
     packages=[*find_packages(include=["common*", "dreamerv2*"]), "dreamerv2.configs"],
     # In a checkout the blocks stand beside the package, where a reader looks for them.

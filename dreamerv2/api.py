@@ -25,15 +25,13 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
     if not config.logdir:
         raise ValueError("logdir is empty; name a directory in the configuration")
     envs = {"train": env, "eval": eval_env}
-    make_runner(config, lambda mode, seed: _wrapped(envs[mode], config, seed)).run()
+    make_runner(config, lambda mode, seed: _prepared(envs[mode], config, mode, seed)).run()
 
 
-def _wrapped(env: Any, config: Config, seed: int) -> Env | None:
-    from common.envs import wrap
-    from common.envs.gym_adapter import GymAdapter
+def _prepared(env: Any, config: Config, mode: str, seed: int) -> Env | None:
+    from common.envs import make_env
 
     if env is None:
         return None
-    if not isinstance(env, Env):
-        env = GymAdapter(env, seed=seed, size=tuple(config.render_size))
-    return wrap(env, config.time_limit, config.action_repeat)
+    settings = {key: config[key] for key in ("time_limit", "action_repeat", "render_size")}
+    return make_env(env, seed=seed, mode=mode, **settings)

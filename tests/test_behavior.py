@@ -126,6 +126,17 @@ def test_the_advantage_is_reported():
     np.testing.assert_allclose(metrics["advantage_std"], np.std(advantage))
 
 
+@pytest.mark.parametrize(
+    "act_space, of_uniform",
+    [(None, np.log(4)), (tiny.ACTION, 2 * np.log(2))],
+    ids=["discrete", "continuous"],
+)
+def test_the_entropy_is_reported_as_a_fraction_of_the_uniform_distributions(act_space, of_uniform):
+    behavior = fake_networks(agent(act_space, actor_grad="reinforce").behavior)
+    _, metrics = behavior.actor_loss(*hand_made(), tf.constant(0), Modes())
+    np.testing.assert_allclose(metrics["actor_ent_fraction"], 1 / of_uniform, rtol=1e-6)
+
+
 # Gradients
 
 
