@@ -220,11 +220,19 @@ def _curves(labelled: dict[str, list[Run]], metric: str, x: str, log: bool) -> l
 
 
 def _draw_curve(axes, drawn: Curve, color: str) -> None:
+    # A line needs two points; a bin without neighbours shows as a dot.
     axes.plot(drawn.x, drawn.mean, color=color, label=drawn.label)
+    axes.plot(drawn.x[alone(drawn.mean)], drawn.mean[alone(drawn.mean)], "o", color=color, ms=4)
     if len(drawn.seeds) > 1:
         axes.plot(drawn.x, drawn.seeds.T, color=color, alpha=0.35, lw=0.8)
     if drawn.low is not None:
         axes.fill_between(drawn.x, drawn.low, drawn.high, color=color, alpha=0.2, lw=0)
+
+
+def alone(values: np.ndarray) -> np.ndarray:
+    """Where a number stands between two NaNs, or an end and a NaN; bool `[N]`."""
+    known = np.pad(~np.isnan(values), 1)
+    return known[1:-1] & ~known[:-2] & ~known[2:]
 
 
 def _draw_published(axes, task: str, curve: bool) -> None:

@@ -27,6 +27,13 @@ def figure(path):
         return np.asarray(image.convert("RGB"), int)
 
 
+def first_colour(path):
+    """Rows and columns of the pixels in the first curve's colour, without the legend on top."""
+    color = np.array([int(plot.COLORS[0][i : i + 2], 16) for i in (1, 3, 5)])
+    rows, columns = np.nonzero(np.abs(figure(path) - color).sum(-1) < 12)
+    return rows[rows > 100], columns[rows > 100]
+
+
 def test_a_row_that_a_killed_run_left_half_written_is_passed_over(tmp_path):
     run = make_run(tmp_path / "a")
     with (run.logdir / "metrics.jsonl").open("a") as file:
@@ -133,11 +140,19 @@ def test_the_figure_shows_the_values(tmp_path):
     run = make_run(tmp_path / "a")
     out = tmp_path / "a.png"
     plot.main(["--logdirs", str(run.logdir), "--out", str(out)])
-    color = np.array([int(plot.COLORS[0][i : i + 2], 16) for i in (1, 3, 5)])
-    # Below the legend, which has a line of that colour as well.
-    rows, columns = np.nonzero(np.abs(figure(out) - color).sum(-1) < 12)
-    inside = rows > 100
-    assert np.corrcoef(rows[inside], columns[inside])[0, 1] < -0.99
+    assert np.corrcoef(*first_colour(out))[0, 1] < -0.99
+
+
+def test_a_single_value_shows_as_a_dot(tmp_path):
+    """An evaluation is often the only one of its run."""
+    rows = [{"step": step, "train_return": step, "eval_return": 7.0} for step in (100, 200)]
+    del rows[1]["eval_return"]
+    make_run(tmp_path / "a", rows)
+    out = tmp_path / "dot.png"
+    words = ["--logdirs", str(tmp_path / "a"), "--out", str(out), "--metric", "eval_return"]
+    assert plot.main(words) == 0
+    rows, columns = first_colour(out)
+    assert len(rows) > 10 and np.ptp(rows) < 10 and np.ptp(columns) < 10
 
 
 def test_the_reference_adds_the_published_curve_to_each_panel(tmp_path):
