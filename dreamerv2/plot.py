@@ -220,9 +220,9 @@ def _curves(labelled: dict[str, list[Run]], metric: str, x: str, log: bool) -> l
 
 
 def _draw_curve(axes, drawn: Curve, color: str) -> None:
-    # A line needs two points; a bin without neighbours shows as a dot.
     axes.plot(drawn.x, drawn.mean, color=color, label=drawn.label)
-    axes.plot(drawn.x[alone(drawn.mean)], drawn.mean[alone(drawn.mean)], "o", color=color, ms=4)
+    dots = alone(drawn.mean)  # a line needs two points
+    axes.plot(drawn.x[dots], drawn.mean[dots], "o", color=color, ms=4)
     if len(drawn.seeds) > 1:
         axes.plot(drawn.x, drawn.seeds.T, color=color, alpha=0.35, lw=0.8)
     if drawn.low is not None:
