@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from common import dists
 from common.draws import Draws, Modes
-from common.nets import Module
+from common.nets import Module, activation
 from common.optimizer import Optimizer
 from common.precision import Precision
 from common.rssm import State
@@ -45,7 +45,7 @@ class Agent(Module):
         act_space: `OneHot`, or a Box in [-1, 1] of rank 1.
 
     Raises:
-        ValueError: the configuration does not fit the spaces.
+        ValueError: the configuration does not fit the spaces, or an activation does not exist.
     """
 
     def __init__(
@@ -54,6 +54,9 @@ class Agent(Module):
         obs_space: Mapping[str, gymnasium.Space],
         act_space: gymnasium.Space,
     ):
+        for key in config.flat:
+            if key.endswith(".act"):
+                activation(config[key], key)
         self.config = config
         self.obs_space, self.act_space = dict(obs_space), act_space
         self.precision = Precision(config.precision, config.precision_overrides)

@@ -137,6 +137,12 @@ def test_an_unknown_mode_is_refused():
         agent.policy(rows(agent, 0), None, "test")
 
 
+@pytest.mark.parametrize("key", ["rssm.act", "actor.act"])
+def test_an_unknown_activation_is_refused_with_its_key(key):
+    with pytest.raises(ValueError, match=f"{key}: got 'ell', expected none, mish or a function"):
+        tiny.agent(**{key: "ell"})
+
+
 def test_modes_cannot_be_left_on_in_what_others_call():
     for method in (Agent.policy, Agent.act, Agent.train, Agent.report):
         assert "draws" not in inspect.signature(method).parameters
