@@ -236,7 +236,9 @@ def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
         groups[label].append(run)
     figure = Figure(figsize=(12, 8), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{summary['task']}: precision, {max(map(len, groups.values()))} seeds each")
+    seeds = max(map(len, groups.values()))
+    each = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    figure.suptitle(f"{summary['task']}: precision, {each} each")
     panels = figure.subplots(2, 2).flat
     for draw_panel, axes in zip((_returns, _loss, _times, _scales), panels, strict=True):
         draw_panel(axes, groups)
@@ -274,7 +276,7 @@ def _times(axes, groups):
             axes.hlines(np.median(times), i - 0.25, i + 0.25, color=color, lw=2)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     axes.set(title="Time per update: each run, and the median", ylabel="seconds")
 
 
