@@ -1,4 +1,5 @@
 # make train   set up what is needed, then train DreamerV2 on Atari Breakout; run it again to go on
+# make play    the same on MinAtar's Breakout until the agent plays well, then film it (an hour)
 # make test    set up what is needed, then run the tests
 #
 # Variables: LOGDIR (where the run goes), ARGS (more flags), PYTHON (3.10, 3.11 or 3.12),
@@ -16,10 +17,17 @@ EXTRAS := classic,dev,minatar,test$(if $(shell command -v nvidia-smi),$(comma)cu
 RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: train test test-slow learn lint setup
+# Not where `train` goes: another game.
+play: LOGDIR := runs/minatar
+
+.PHONY: train play test test-slow learn lint setup
 
 train: setup
 	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs atari small $(ARGS)
+
+play: setup
+	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs minatar $(ARGS)
+	$(RUN) -m dreamerv2.render --logdir $(LOGDIR) --out $(LOGDIR)/play.gif
 
 test: setup
 	$(RUN) -m pytest $(ARGS)

@@ -171,12 +171,29 @@ def test_every_requirement_has_both_bounds_and_an_exact_tested_version(project):
     assert _names(wanted) - {"pip"} <= set(pinned)
 
 
-def _make(project, place, **variables):
-    """`make setup` in a directory of its own, with a Python that only notes its arguments."""
+def _make(project, place, target="setup", **variables):
+    """`make TARGET` in a directory of its own."""
     for name in ("Makefile", "setup.py", "pyproject.toml", "constraints.txt"):
         shutil.copy(project / name, place)
     settings = [f"{name}={value}" for name, value in variables.items()]
-    return run(["make", "setup", "EXTRAS=test", *settings], place)
+    return run(["make", target, "EXTRAS=test", *settings], place)
+
+
+def _fake_python(place):
+    """A Python that makes no environment and only notes its arguments in `place`/calls.
+
+    Its `pip` fails while there is a file `broken`, its `dreamerv2.train` while there is `stopped`.
+    """
+    fake = place / "python"
+    fake.write_text(
+        "#!/bin/bash\n"
+        'echo "$@" >> "$HOME/calls"\n'
+        'if [ "$2" = venv ]; then mkdir -p .venv/bin && cp "$0" .venv/bin/python; fi\n'
+        'if [ "$2" = pip ] && [ -e broken ]; then exit 1; fi\n'
+        'if [ "$2" = dreamerv2.train ] && [ -e stopped ]; then exit 130; fi\n'
+    )
+    fake.chmod(0o755)
+    return {"PYTHON": fake, "HOME": place}
 
 
 def test_make_says_so_when_there_is_no_suitable_python(project, tmp_path):
@@ -187,22 +204,25 @@ def test_make_says_so_when_there_is_no_suitable_python(project, tmp_path):
 
 
 def test_make_sets_up_once_and_takes_up_an_interrupted_setup(project, tmp_path):
-    fake = tmp_path / "python"
-    fake.write_text(
-        "#!/bin/bash\n"
-        'echo "$@" >> "$HOME/calls"\n'
-        'if [ "$2" = venv ]; then mkdir -p .venv/bin && cp "$0" .venv/bin/python; fi\n'
-        'if [ "$2" = pip ]; then [ ! -e broken ]; fi\n'
-    )
-    fake.chmod(0o755)
-    calls = tmp_path / "calls"
-    variables = {"PYTHON": fake, "HOME": tmp_path}
+    variables = _fake_python(tmp_path)
     (tmp_path / "broken").touch()
     assert _make(project, tmp_path, **variables).returncode == 2
     assert not (tmp_path / ".venv" / "ready").exists()
     (tmp_path / "broken").unlink()
     assert _make(project, tmp_path, **variables).returncode == 0
     assert (tmp_path / ".venv" / "ready").exists()
-    text = calls.read_text()
+    text = (tmp_path / "calls").read_text()
     assert text.count("-m venv") == 1
     assert text.count("--constraint constraints.txt --editable .[test]") == 2
+
+
+def test_make_play_films_what_it_has_trained_unless_training_was_stopped(project, tmp_path):
+    variables = _fake_python(tmp_path)
+    (tmp_path / "stopped").touch()
+    assert _make(project, tmp_path, "play", ARGS="--seed 1", **variables).returncode == 2
+    (tmp_path / "stopped").unlink()
+    assert _make(project, tmp_path, "play", ARGS="--seed 1", **variables).returncode == 0
+    train = "-m dreamerv2.train --logdir runs/minatar --configs minatar --seed 1"
+    film = "-m dreamerv2.render --logdir runs/minatar --out runs/minatar/play.gif"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call for call in calls if "dreamerv2" in call] == [train, train, film]
