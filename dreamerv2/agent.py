@@ -74,7 +74,7 @@ class Agent(Module):
         if config.jit:
             options = {"autograph": False, "reduce_retracing": True}
             self._train = tf.function(self._train, jit_compile=config.xla, **options)
-            self._policy = tf.function(self._policy, **options)
+            self._policy = tf.function(self._policy, jit_compile=config.xla, **options)
             self._report = tf.function(self._report, **options)
 
     def _optimizer(self, name: str, module: Module) -> Optimizer:

@@ -233,26 +233,44 @@ def test_every_variant_learns(name):
     }
 
 
+def learned(**settings):
+    """Metrics, weights and an action after two updates."""
+    agent = tiny.agent(**settings)
+    batch = tiny.batch(agent)
+    state, _ = agent.train(batch)
+    _, metrics = agent.train(batch, state)
+    outputs, _ = agent.policy(rows(agent, 0), None, "train")
+    return {**metrics, **weights(agent), "action": outputs["action"].numpy()}
+
+
+def assert_close(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        atol = 1e-3 if name == "action" else 1e-4
+        np.testing.assert_allclose(ours[name], value, rtol=1e-3, atol=atol, err_msg=name)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"act_space": tiny.ACTION}, {"rssm__discrete": False, "rssm__ensemble": 2}],
     ids=["discrete", "continuous", "Gaussian"],
 )
 def test_a_graph_learns_what_eager_code_learns(settings):
-    results = []
-    for jit in (False, True):
-        agent = tiny.agent(jit=jit, **settings)
-        batch = tiny.batch(agent)
-        state, _ = agent.train(batch)
-        _, metrics = agent.train(batch, state)
-        outputs, _ = agent.policy(rows(agent, 0), None, "train")
-        results.append((metrics, weights(agent), outputs["action"].numpy()))
-    eager, graph = results
-    for name, value in eager[0].items():
-        np.testing.assert_allclose(graph[0][name], value, rtol=1e-3, atol=1e-4, err_msg=name)
-    for name, value in eager[1].items():
-        np.testing.assert_allclose(graph[1][name], value, rtol=1e-3, atol=1e-4, err_msg=name)
-    np.testing.assert_allclose(graph[2], eager[2], atol=1e-3)
+    eager, graph = learned(jit=False, **settings), learned(jit=True, **settings)
+    assert_close(graph, eager)
+
+
+def test_xla_compiles_update_and_policy_and_computes_what_eager_code_computes(monkeypatch):
+    # From the same seed, XLA draws other numbers.
+    monkeypatch.setattr("dreamerv2.agent.Draws", lambda seed: Modes())
+    assert_close(learned(jit=True, xla=True), learned(jit=False))
+    agent = tiny.agent(jit=True, xla=True)
+    state = agent.initial_policy_state(2)
+    for function, arguments in (
+        (agent._train, agent.train_inputs(tiny.batch(agent))),
+        (agent._policy, (tiny.tensors(rows(agent, 0)), state, "train")),
+    ):
+        function.experimental_get_compiler_ir(*arguments)  # ValueError unless XLA compiles it
 
 
 def test_the_behavior_learns_in_the_world_model_that_the_update_made():
