@@ -257,7 +257,7 @@ def make_panels(
     """
     observed, latents = episode.observed, episode.latents
     size = "x".join(map(str, observed.shape[1:3])) if observed.ndim == 4 else observed.shape[1]
-    limits = (observed.min(0), observed.max(0)) if observed.ndim == 2 else ()
+    limits = vector_limits(observed) if observed.ndim == 2 else ()
     makers = {
         "input": lambda: Picture((f"input {size}", "input"), observed, *limits),
         "recon": lambda: Picture(
@@ -273,6 +273,17 @@ def make_panels(
         "policy": lambda: Policy(opinion.policy, episode.action, action_names, font),
     }
     return {name: makers[name]() for name in names if name != "screen"}
+
+
+def vector_limits(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest value [D] that the drawing of vectors [T, D] is scaled to.
+
+    Bars have their own, since their units differ. Many numbers are one picture with one scale: a
+    cell that never changes is as bright as its value.
+    """
+    axis = 0 if observed.shape[1] <= MOST_BARS else None
+    shape = observed.shape[1:]
+    return tuple(np.broadcast_to(f(observed, axis), shape) for f in (np.min, np.max))
 
 
 def square(values: np.ndarray) -> np.ndarray:

@@ -84,3 +84,19 @@ def test_predicted_images_change_by_less_than_can_be_seen():
     calm = panels.calm(levels)
     assert np.abs(calm.astype(int) - levels).max() <= 4 and len(np.unique(calm)) <= 33
     assert calm[0] == 0 and calm[255] == 255
+
+
+def test_many_numbers_have_one_scale_so_that_what_never_changes_keeps_its_brightness():
+    seen = np.zeros((3, 400), np.float32)
+    seen[:, :20] = 1  # always there, like a brick that is never hit
+    seen[1:, 21] = 1
+    area = draw(panels.Picture(("input",), seen, *panels.vector_limits(seen)), 2, size=100)
+    cells = area[2::5, 2::5]
+    assert (cells[0] == cells[1, 1]).all() and (cells[0] != cells[1, 0]).any(-1).all()
+
+
+def test_a_few_numbers_have_a_bar_and_a_scale_each():
+    seen = np.array([[0, 100], [1, 300], [0.5, 200]], np.float32)
+    low, high = panels.vector_limits(seen)
+    np.testing.assert_array_equal(low, [0, 100])
+    np.testing.assert_array_equal(high, [1, 300])
