@@ -1,6 +1,5 @@
 """Checkpoints: one uncompressed zip of named arrays and a JSON part, written atomically."""
 
-import contextlib
 import io
 import json
 import os
@@ -8,11 +7,12 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+
+from common.files import write_atomically
 
 # What a damaged zip of arrays makes its readers raise, found by damaging some thousands.
 DAMAGE = (
@@ -24,24 +24,6 @@ _META = "checkpoint.json"
 
 class CheckpointError(ValueError):
     """A checkpoint that is not there, cannot be read, or is none."""
-
-
-@contextlib.contextmanager
-def write_atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """Opens a temporary file beside `path` that takes its place when the block ends well.
-
-    A reader sees the old file or the whole new one, never a part; if the block raises, the
-    temporary file is removed and `path` stays as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def save(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], meta: Mapping) -> None:

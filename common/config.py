@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from common.checkpoint import write_atomically
+from common.files import write_atomically
 
 
 class ConfigError(ValueError):

@@ -4,7 +4,7 @@ from typing import Any
 
 from common.config import Config
 from common.envs.base import Env
-from dreamerv2.restore import load
+from dreamerv2.run.restore import load
 
 __all__ = ["load", "train"]
 
@@ -13,14 +13,14 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
     """Train an agent on an environment object, in `config.logdir`, until `config.steps`.
 
     env: a `common.envs.base.Env`, or a Gymnasium environment.
-    config: from `dreamerv2.configs.make_config(blocks, overrides)`; needs a `logdir`. `time_limit`
-      and `action_repeat` are applied to the environment, `task` is not read.
+    config: from `dreamerv2.run.blocks.make_config(blocks, overrides)`; needs a `logdir`.
+      `time_limit` and `action_repeat` are applied to the environment, `task` is not read.
     eval_env: another such environment for evaluations; without it there are none.
 
     Resumes what is in the logdir, and returns after saving when interrupted by SIGINT or SIGTERM.
     Raises ValueError for settings that do not fit.
     """
-    from dreamerv2.train import make_runner
+    from dreamerv2.run.factory import make_runner
 
     if not config.logdir:
         raise ValueError("logdir is empty; name a directory in the configuration")

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from common import config as cfg
+from common.commands import MISTAKES, one_line_errors
 from common.config import Config
-from dreamerv2.cli import MISTAKES, one_line_errors
-from dreamerv2.configs import make_config
+from dreamerv2.run.blocks import make_config
 
 SIZES = {"full": ("atari",), "small": ("atari", "small")}
 EPISODE_STEPS = 500
@@ -95,9 +95,9 @@ def machine() -> str:
 
 def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of one configuration; times are medians in seconds unless the name says ms."""
-    import dreamerv2.agent  # noqa: F401  (TensorFlow's import is not part of the first update)
-    from dreamerv2.configs import defaults
-    from dreamerv2.train import configured_env, make_agent
+    import dreamerv2.agent.agent  # noqa: F401  (TensorFlow's import is not part of the first update)
+    from dreamerv2.run.blocks import defaults
+    from dreamerv2.run.factory import configured_env, make_agent
 
     config = defaults().update(flat)
     env = configured_env(config, "train", config.seed)
@@ -159,7 +159,7 @@ def _random_batch(agent) -> dict[str, np.ndarray]:
 
 def _share(size: str, agent, batch, result) -> dict[str, Any]:
     """GFLOP/s, and the fraction of the matrix-product rate."""
-    from dreamerv2.flops import REFERENCE_GFLOP, count_gflop
+    from common.nn.flops import REFERENCE_GFLOP, count_gflop
 
     function = agent._train.get_concrete_function(*agent.train_inputs(batch))
     counted = count_gflop(function, agent.config.dataset.length)
@@ -177,7 +177,7 @@ def _parts(agent, batch) -> dict[str, float]:
     """Seconds of the parts of an update, each traced alone."""
     import tensorflow as tf
 
-    from common.draws import Draws
+    from common.nn.draws import Draws
 
     batch, _, agent_steps = agent.train_inputs(batch)
     wm, draws, model = agent.wm, Draws([0, 0]), agent.optimizers["model_opt"]
@@ -239,7 +239,7 @@ def _env_rate(env, steps: int = 2000) -> float:
 
 def _replay(config: Config, agent, env, batches: int = 50) -> dict[str, float]:
     """Batches and chunks per second, and the memory of 100k stored steps."""
-    from dreamerv2.train import make_replay
+    from dreamerv2.run.factory import make_replay
 
     with tempfile.TemporaryDirectory() as directory:
         config = config.update({"logdir": directory})

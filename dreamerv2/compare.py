@@ -28,11 +28,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from common.commands import MISTAKES, one_line_errors
 from common.config import Config, ConfigError, split_flags
 from common.interrupt import SIGNALS
-from common.progress import duration
-from dreamerv2 import comparison, comparison_report, configs, snapshot
-from dreamerv2.cli import MISTAKES, one_line_errors
+from common.log.progress import duration
+from dreamerv2.precision import comparison, comparison_report
+from dreamerv2.run import blocks, snapshot
 
 PRECISIONS = ("32", "16", "bfloat16")
 SHOW_EVERY = 30.0  # seconds between lines about the runs under way
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(*MISTAKES):
         args, flags = parse(argv)
         if args.audit:
-            from dreamerv2 import audit
+            from dreamerv2.precision import audit
 
             precisions = args.precisions or PRECISIONS[1:]
             audit.audit(args.audit, precisions, args.updates, flags, command)
@@ -134,7 +135,7 @@ def make_jobs(args: argparse.Namespace, flags: Sequence[str]) -> list[Job]:
         for precision in dict.fromkeys(args.precisions or PRECISIONS):
             logdir = args.logdir / f"{precision}-{seed}"
             words = [*flags, "--logdir", str(logdir), "--precision", precision, "--seed", str(seed)]
-            config = configs.parse_args(words).config
+            config = blocks.parse_args(words).config
             command = (sys.executable, "-u", "-m", "dreamerv2.train", *words)
             jobs.append(Job(logdir, command, config))
             check_same(jobs[-1])

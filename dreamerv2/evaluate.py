@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.checkpoint import write_atomically
-from common.driver import Policy, random_policy
+from common.commands import MISTAKES, Parser, at_least, one_line_errors
+from common.data.driver import Policy, random_policy
 from common.envs.base import Env
-from dreamerv2 import restore
-from dreamerv2.cli import MISTAKES, Parser, at_least, one_line_errors
-from dreamerv2.restore import Saved
-from dreamerv2.scores import published
+from common.files import write_atomically
+from dreamerv2.play.scores import published
+from dreamerv2.run import restore
+from dreamerv2.run.restore import Saved
 
 MODES = {"eval": ["eval"], "train": ["train"], "both": ["eval", "train"]}
 RESAMPLES = 10_000
@@ -66,7 +66,7 @@ def evaluate(
     make_env(seed), make_policy(seed, env): for one episode. max_steps: agent steps; an episode that
     is longer raises `EndlessEpisodeError`. show: gets a line per episode.
     """
-    from dreamerv2.play import episode_seed, play
+    from dreamerv2.play.episodes import episode_seed, play
 
     result = Result([], [])
     for index in range(episodes):
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         saved = restore.read(args.logdir, args.checkpoint)
         saved.env(args.seed).close()
         policies = _policies(saved, args)
-    from dreamerv2.play import EndlessEpisodeError
+    from dreamerv2.play.episodes import EndlessEpisodeError
 
     with one_line_errors(EndlessEpisodeError, OSError):
         report = _run(saved, args, policies)
@@ -123,7 +123,7 @@ def _parser() -> Parser:
 
 def _policies(saved: Saved, args: Any) -> dict[str, Callable[[int, Env], Policy]]:
     """What to play with, by the name that people read."""
-    from dreamerv2.play import MODE_NAMES, AgentPolicy, load_agent
+    from dreamerv2.play.episodes import MODE_NAMES, AgentPolicy, load_agent
 
     agent = load_agent(saved)
     players = {MODE_NAMES[mode]: AgentPolicy(agent, mode) for mode in MODES[args.mode]}

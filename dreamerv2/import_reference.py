@@ -22,10 +22,10 @@ import gymnasium
 import numpy as np
 
 from common.checkpoint import Checkpoints
+from common.commands import MISTAKES, one_line_errors
 from common.config import Config, flatten, load_yaml
-from common.spaces import OneHot
-from dreamerv2 import snapshot
-from dreamerv2.cli import MISTAKES, one_line_errors
+from common.data.spaces import OneHot
+from dreamerv2.run import snapshot
 
 # TensorFlow takes seconds to import: below, that waits until it is needed.
 
@@ -137,7 +137,7 @@ def restore(agent, values: Sequence[np.ndarray]) -> int:
     Raises:
         ImportRunError: names the first variable that does not fit; the agent is unchanged then.
     """
-    from dreamerv2.reference import reference_variables
+    from dreamerv2.reference.names import reference_variables
 
     variables = reference_variables(agent)
     named = dict(zip(["step", *variables], values, strict=False))
@@ -174,8 +174,8 @@ def import_run(source: str | Path, logdir: str | Path) -> Imported:
     Raises:
         ImportRunError, ConfigError: what is wrong with `source`, or `logdir` holds something.
     """
-    from dreamerv2.agent import Agent
-    from dreamerv2.reference import config_from_reference, reference_variables
+    from dreamerv2.agent.agent import Agent
+    from dreamerv2.reference.names import config_from_reference, reference_variables
 
     source, logdir = Path(source).expanduser(), Path(logdir).expanduser()
     if logdir.exists() and (not logdir.is_dir() or any(logdir.iterdir())):

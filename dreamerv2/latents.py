@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamerv2 import restore
-from dreamerv2.cli import MISTAKES, Parser, at_least, one_line_errors
-from dreamerv2.restore import Saved
+from common.commands import MISTAKES, Parser, at_least, one_line_errors
+from dreamerv2.run import restore
+from dreamerv2.run.restore import Saved
 
 if TYPE_CHECKING:
     from dreamerv2.latent.collect import Recording
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (args.out or args.logdir / "latents").mkdir(parents=True, exist_ok=True)
         # Only now, since TensorFlow takes seconds to import.
         from dreamerv2.latent.model import LatentModel
-        from dreamerv2.latent.parts import UnavailableError, check
-        from dreamerv2.play import load_agent
+        from dreamerv2.latent.sections import UnavailableError, check
+        from dreamerv2.play.episodes import load_agent
 
         model = LatentModel(load_agent(saved))
         for part in args.parts:
@@ -80,7 +80,7 @@ def write_report(saved: Saved, model: "LatentModel", args: argparse.Namespace) -
     """
     from dreamerv2.latent import report
     from dreamerv2.latent.collect import collect
-    from dreamerv2.latent.parts import PARTS, Study, UnavailableError, check
+    from dreamerv2.latent.sections import PARTS, Study, UnavailableError, check
 
     out = args.out or args.logdir / "latents"
     recording = collect(model, saved.env, args.episodes, args.steps, args.seed, show)

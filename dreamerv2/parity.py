@@ -19,10 +19,10 @@ import tensorflow as tf
 
 from common.checkpoint import DAMAGE
 from common.config import parse_yaml
-from common.draws import Modes
-from common.precision import MODULES
-from dreamerv2.agent import Agent, Update, assign_all
-from dreamerv2.reference import config_from_reference, reference_variables, spaces_from_json
+from common.nn.draws import Modes
+from common.nn.precision import MODULES
+from dreamerv2.agent.agent import Agent, Update, assign_all
+from dreamerv2.reference.names import config_from_reference, reference_variables, spaces_from_json
 
 TRAIN_STEP = 1000  # agent step of update 0
 TRAIN_EVERY = 16  # agent steps between updates

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from common import config as cfg
-from common.checkpoint import write_atomically
-from dreamerv2.cli import MISTAKES, one_line_errors
-from dreamerv2.comparison import read_metrics
-from dreamerv2.comparison_report import COLORS
-from dreamerv2.scores import KNOWN
+from common.commands import MISTAKES, one_line_errors
+from common.files import write_atomically
+from dreamerv2.play.scores import KNOWN
+from dreamerv2.precision.comparison import read_metrics
+from dreamerv2.precision.comparison_report import COLORS
 
 X_LABELS = {"frames": "env frames", "updates": "updates", "hours": "hours"}
 BINS = 50

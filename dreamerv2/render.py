@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import video
-from common.bar import Bar
-from common.spaces import is_discrete
-from dreamerv2 import paint, restore
-from dreamerv2.cli import MISTAKES, Parser, at_least, one_line_errors
-from dreamerv2.restore import Saved
+from common.commands import MISTAKES, Parser, at_least, one_line_errors
+from common.data.spaces import is_discrete
+from common.log import paint, video
+from common.log.bar import Bar
+from dreamerv2.run import restore
+from dreamerv2.run.restore import Saved
 
 if TYPE_CHECKING:
-    from dreamerv2.film import Film, Layout
-    from dreamerv2.insight import Insight
-    from dreamerv2.record import Take
+    from dreamerv2.film.insight import Insight
+    from dreamerv2.film.layout import Film, Layout
+    from dreamerv2.film.record import Take
 
 # TensorFlow takes seconds to import: below, that waits until the quick checks have passed.
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         saved = restore.read(args.logdir, args.checkpoint)
         path = out_path(args, saved)
         screen = _screen_size(saved, args)
-        from dreamerv2.play import EndlessEpisodeError, load_agent
+        from dreamerv2.play.episodes import EndlessEpisodeError, load_agent
 
         agent = load_agent(saved)
     with one_line_errors(EndlessEpisodeError, FilmError, OSError):
@@ -149,8 +149,8 @@ def _screen_size(saved: Saved, args: Namespace) -> tuple[int, int]:
 
 def _shoot(args: Namespace, saved: Saved, agent: Any, screen: tuple[int, int], path: Path) -> int:
     """Play, paint and write; the number of pictures."""
-    from dreamerv2.film import Layout
-    from dreamerv2.insight import Insight
+    from dreamerv2.film.insight import Insight
+    from dreamerv2.film.layout import Layout
 
     insight = Insight(agent, greedy=args.mode == "eval", seed=args.seed)
     names = available(args.panels, insight)
@@ -190,7 +190,7 @@ def available(names: Sequence[str], insight: "Insight") -> tuple[str, ...]:
 
 def caption(args: Namespace, saved: Saved, takes: Sequence["Take"]) -> str:
     """What film this is, for the picture itself."""
-    from dreamerv2.play import MODE_NAMES
+    from dreamerv2.play.episodes import MODE_NAMES
 
     parts = [
         saved.config.task,
@@ -207,8 +207,8 @@ def caption(args: Namespace, saved: Saved, takes: Sequence["Take"]) -> str:
 
 def _play(args: Namespace, saved: Saved, agent: Any, key: str, screens: bool) -> list["Take"]:
     """The episodes of the film."""
-    from dreamerv2.play import AgentPolicy, episode_seed
-    from dreamerv2.record import record
+    from dreamerv2.film.record import record
+    from dreamerv2.play.episodes import AgentPolicy, episode_seed
 
     player = AgentPolicy(agent, args.mode)
     takes: list[Take] = []
@@ -244,8 +244,8 @@ def _play(args: Namespace, saved: Saved, agent: Any, key: str, screens: bool) ->
 
 
 def _film(layout: "Layout", take: "Take", saved: Saved, insight: "Insight", advance) -> "Film":
-    from dreamerv2.film import Film
-    from dreamerv2.panels import Strip, make_panels
+    from dreamerv2.film.layout import Film
+    from dreamerv2.film.panels import Strip, make_panels
 
     names = None
     if is_discrete(saved.act_space):
@@ -263,7 +263,7 @@ def _pictures(
     takes: Sequence["Take"], films: Sequence["Film"], screen: tuple[int, int], every: int = 1
 ) -> Iterator[np.ndarray]:
     """The pictures, of every row that has a wanted one, or of one in `every` such rows."""
-    from dreamerv2.record import unpack
+    from dreamerv2.film.record import unpack
 
     for take, film in zip(takes, films, strict=True):
         shown = [row for row, group in enumerate(take.screens) if any(s is not None for s in group)]
@@ -276,7 +276,7 @@ def _palette(
     takes: Sequence["Take"], films: Sequence["Film"], screen: tuple[int, int]
 ) -> np.ndarray:
     """Colours for a GIF: those of the game and of the text exactly, where they are few enough."""
-    from dreamerv2.record import unpack
+    from dreamerv2.film.record import unpack
 
     packed = [data for take in takes for group in take.screens for data in group if data]
     chosen = packed[:: max(1, len(packed) // SAMPLED_SCREENS)]

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from common.draws import Draws, Modes
-from dreamerv2.agent import Agent
+from common.nn.draws import Draws, Modes
+from dreamerv2.agent.agent import Agent
 
 IMAGE = {"image": tiny.IMAGE}
 BOTH = {"image": tiny.RGB, "vector": tiny.VECTOR}
@@ -262,7 +262,7 @@ def test_a_graph_learns_what_eager_code_learns(settings):
 
 def test_xla_compiles_update_and_policy_and_computes_what_eager_code_computes(monkeypatch):
     # From the same seed, XLA draws other numbers.
-    monkeypatch.setattr("dreamerv2.agent.Draws", lambda seed: Modes())
+    monkeypatch.setattr("dreamerv2.agent.agent.Draws", lambda seed: Modes())
     assert_close(learned(jit=True, xla=True), learned(jit=False))
     agent = tiny.agent(jit=True, xla=True)
     state = agent.initial_policy_state(2)

@@ -7,10 +7,12 @@ import pytest
 import saved
 import tensorflow as tf
 
-from common.driver import Driver, random_policy
-from common.replay import Replay
-from dreamerv2 import audit, audit_report, compare, restore
-from dreamerv2.train import configured_env
+from common.data.driver import Driver, random_policy
+from common.data.replay import Replay
+from dreamerv2 import compare
+from dreamerv2.precision import audit, audit_report
+from dreamerv2.run import restore
+from dreamerv2.run.factory import configured_env
 
 SETTINGS = {"dataset__batch": 2, "dataset__length": 4, "replay__minlen": 4}
 

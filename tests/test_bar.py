@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from common import bar
+from common.log import bar
 
 
 class Terminal(io.StringIO):

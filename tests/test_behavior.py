@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from common.draws import Modes
-from dreamerv2.behavior import RewardNorm, Targets
+from common.nn.draws import Modes
+from dreamerv2.agent.behavior import RewardNorm, Targets
 
 H = 4  # horizon of the hand-made sequences
 

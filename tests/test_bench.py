@@ -6,8 +6,8 @@ import math
 import pytest
 import tensorflow as tf
 
+from common.nn.flops import count_gflop
 from dreamerv2 import bench
-from dreamerv2.flops import count_gflop
 
 
 def gflop(function, *args, loop_steps=1):

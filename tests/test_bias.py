@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.bias import FEW_CHANNELS, add_bias, sum_rows
+from common.nn.bias import FEW_CHANNELS, add_bias, sum_rows
 
 DTYPES = [tf.float32, tf.float16, tf.bfloat16]
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from common import checkpoint
-from common.checkpoint import CheckpointError, Checkpoints, write_atomically
+from common.checkpoint import CheckpointError, Checkpoints
+from common.files import write_atomically
 
 ARRAYS = {
     "rssm/gru/dense/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from common.config import ConfigError
-from dreamerv2 import compare, comparison, comparison_report, configs
+from dreamerv2 import compare
+from dreamerv2.precision import comparison, comparison_report
+from dreamerv2.run import blocks
 
 STEPS = 1000
 # Stands in for training: says a line, and leaves what a finished run leaves.
@@ -36,7 +38,7 @@ time.sleep(60)
 
 def make_config(precision=32, seed=0, **overrides):
     overrides = {"steps": STEPS, "precision": precision, "seed": seed, **overrides}
-    return configs.make_config(["atari"], {"action_repeat": 1, **overrides})
+    return blocks.make_config(["atari"], {"action_repeat": 1, **overrides})
 
 
 def make_run(directory, precision=32, seed=0, level=1.0, seconds=0.5, steps=STEPS, **overrides):

@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from common.config import Config, ConfigError
-from dreamerv2 import configs
+from dreamerv2.run import blocks
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BLOCKS = [name for name in configs.block_names() if name != "defaults"]
+BLOCKS = [name for name in blocks.block_names() if name != "defaults"]
 
 
 def test_the_blocks_that_the_documentation_names_exist():
@@ -21,17 +21,17 @@ def test_the_blocks_that_the_documentation_names_exist():
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_block_changes_known_keys_to_accepted_values(name):
-    assert configs.make_config([name]) != configs.defaults()
-    assert configs.make_config(["atari", name])
+    assert blocks.make_config([name]) != blocks.defaults()
+    assert blocks.make_config(["atari", name])
 
 
 @pytest.mark.parametrize("name", ["atari_paper", "playground"])
 def test_a_block_that_is_complete_in_itself_needs_no_other(name):
-    assert configs.make_config([name]) == configs.make_config(["atari", name])
+    assert blocks.make_config([name]) == blocks.make_config(["atari", name])
 
 
 def test_the_released_atari_configuration():
-    config = configs.make_config(["atari"])
+    config = blocks.make_config(["atari"])
     assert config.task == "atari_breakout"
     assert (config.rssm.deter, config.rssm.hidden) == (600, 600)
     assert (config.rssm.stoch, config.rssm.discrete) == (32, 32)
@@ -47,7 +47,7 @@ def test_the_released_atari_configuration():
 
 
 def test_what_the_paper_does_differently_from_the_release():
-    released, paper = (configs.make_config([name]).flat for name in ("atari", "atari_paper"))
+    released, paper = (blocks.make_config([name]).flat for name in ("atari", "atari_paper"))
     assert {key: paper[key] for key in paper if paper[key] != released[key]} == {
         "dataset.batch": 50,
         "train_every": 4,
@@ -58,7 +58,7 @@ def test_what_the_paper_does_differently_from_the_release():
 
 
 def test_what_the_playground_does_differently_from_the_release():
-    released, other = (configs.make_config([name]).flat for name in ("atari", "playground"))
+    released, other = (blocks.make_config([name]).flat for name in ("atari", "playground"))
     assert {key: other[key] for key in other if other[key] != released[key]} == {
         "dataset.batch": 50,
         "atari_full_actions": True,
@@ -70,7 +70,7 @@ def test_what_the_playground_does_differently_from_the_release():
 
 
 def test_small_networks():
-    config = configs.make_config(["atari", "small"])
+    config = blocks.make_config(["atari", "small"])
     assert config.encoder.cnn_depth == config.decoder.cnn_depth == 16
     assert config.rssm.deter == config.rssm.hidden == 256
     for head in (config.reward_head, config.discount_head, config.actor, config.critic):
@@ -79,8 +79,8 @@ def test_small_networks():
 
 def test_debug_shrinks_every_width_length_and_interval():
     config, debug = (
-        configs.make_config(["atari"]).flat,
-        configs.make_config(["atari", "debug"]).flat,
+        blocks.make_config(["atari"]).flat,
+        blocks.make_config(["atari", "debug"]).flat,
     )
     pattern = (
         r".*(steps|prefill|_every|time_limit|video_frames|capacity|len|batch|length|horizon"
@@ -122,21 +122,21 @@ def _unread(keys) -> list[str]:
 
 
 def test_every_key_is_read_by_something():
-    assert _unread(configs.defaults().flat) == []
+    assert _unread(blocks.defaults().flat) == []
     assert _unread(["rssm.no_such_key", "no_such_key"]) == ["no_such_key"]
 
 
 def test_every_pattern_of_accepted_values_matches_a_key():
-    keys = list(configs.defaults().flat)
-    unused = [name for name in configs._KINDS if not any(re.fullmatch(name, k) for k in keys)]
+    keys = list(blocks.defaults().flat)
+    unused = [name for name in blocks._KINDS if not any(re.fullmatch(name, k) for k in keys)]
     assert unused == []
 
 
 def test_every_key_has_one_line_of_meaning_that_help_prints():
-    meanings = configs.key_meanings()
-    assert list(meanings) == list(configs.defaults().flat)
+    meanings = blocks.key_meanings()
+    assert list(meanings) == list(blocks.defaults().flat)
     assert [key for key, meaning in meanings.items() if len(meaning) < 5 or "\n" in meaning] == []
-    text = configs.help_text()
+    text = blocks.help_text()
     assert all(f"--{key}" in text and meaning in text for key, meaning in meanings.items())
     assert "--rssm.deter 600\n" in text
     assert "a list of 2 values, each a whole number" in text
@@ -144,27 +144,27 @@ def test_every_key_has_one_line_of_meaning_that_help_prints():
 
 def test_the_command_line():
     argv = ["--logdir", "runs/a", "--configs", "atari", "small", "--rssm.deter", "9"]
-    config, blocks = configs.parse_args([*argv, "--precision=16", r"--.*\.units", "7"])
-    assert blocks == ("atari", "small")
+    config, names = blocks.parse_args([*argv, "--precision=16", r"--.*\.units", "7"])
+    assert names == ("atari", "small")
     assert (config.logdir, config.rssm.deter, config.precision) == ("runs/a", 9, 16)
     assert config.rssm.hidden == 256
     assert config.actor.units == config.critic.units == 7
 
 
 def test_flags_win_wherever_they_stand():
-    config, _ = configs.parse_args(["--steps", "5", "--logdir", "a", "--configs", "debug"])
+    config, _ = blocks.parse_args(["--steps", "5", "--logdir", "a", "--configs", "debug"])
     assert config.steps == 5
 
 
 def test_without_blocks_atari_is_used():
-    config, blocks = configs.parse_args(["--logdir", "a"])
-    assert blocks == ("atari",)
-    assert config == configs.make_config(["atari"], {"logdir": "a"})
+    config, names = blocks.parse_args(["--logdir", "a"])
+    assert names == ("atari",)
+    assert config == blocks.make_config(["atari"], {"logdir": "a"})
 
 
 def test_precision_overrides_as_one_inline_map():
     text = "{image_likelihood: 16, layernorm: 16, rssm/gru: bfloat16}"
-    config, _ = configs.parse_args(["--logdir", "a", "--precision_overrides", text])
+    config, _ = blocks.parse_args(["--logdir", "a", "--precision_overrides", text])
     overrides = dict(config.precision_overrides)
     assert overrides["image_likelihood"] == overrides["layernorm"] == 16
     assert (overrides["rssm/gru"], overrides["encoder"]) == ("bfloat16", "default")
@@ -198,7 +198,7 @@ def test_precision_overrides_as_one_inline_map():
 )
 def test_a_mistake_is_one_line_that_says_what_is_accepted(flags, message):
     with pytest.raises(ConfigError, match=message) as error:
-        configs.parse_args(
+        blocks.parse_args(
             ["--logdir", "a", *([] if flags[0] == "-" else ["--steps"]), *flags.split()]
         )
     assert "\n" not in str(error.value)
@@ -208,32 +208,32 @@ def test_a_mistake_is_one_line_that_says_what_is_accepted(flags, message):
     "value", ["linear(0.1,0,2.5e6)", "warmup(1000, 3e-4)", "exp(1, .1, 5)", "horizon(10,1000,1e6)"]
 )
 def test_schedules_that_are_accepted_are_understood(value):
-    from common import returns
+    from common.nn import returns
 
-    config = configs.make_config([], {"actor_ent": value, "actor_grad_mix": value})
+    config = blocks.make_config([], {"actor_ent": value, "actor_grad_mix": value})
     assert config.actor_ent == config.actor_grad_mix == value
     returns.parse_schedule(config.actor_ent)
 
 
 def test_the_logdir_is_required():
     with pytest.raises(ConfigError, match="--logdir is missing"):
-        configs.parse_args(["--configs", "atari"])
+        blocks.parse_args(["--configs", "atari"])
 
 
 def test_a_saved_configuration_is_checked_when_it_is_loaded(tmp_path):
-    config = configs.make_config(["playground", "debug"], {"loss_scales.position": 2})
+    config = blocks.make_config(["playground", "debug"], {"loss_scales.position": 2})
     config.save(tmp_path / "config.yaml")
-    assert configs.load_config(tmp_path / "config.yaml") == config
+    assert blocks.load_config(tmp_path / "config.yaml") == config
     assert Config.load(tmp_path / "config.yaml") == config
     (tmp_path / "config.yaml").write_text("steps: ten\n")
     with pytest.raises(ConfigError, match="steps: 'ten' is not accepted"):
-        configs.load_config(tmp_path / "config.yaml")
+        blocks.load_config(tmp_path / "config.yaml")
 
 
 def test_help_needs_no_tensorflow_and_blocks_are_found_from_any_directory(tmp_path):
     code = (
-        "import sys; from dreamerv2 import configs\n"
-        "try: configs.parse_args(['--help'])\n"
+        "import sys; from dreamerv2.run import blocks\n"
+        "try: blocks.parse_args(['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "assert 'tensorflow' not in sys.modules"
     )
@@ -246,4 +246,4 @@ def test_help_needs_no_tensorflow_and_blocks_are_found_from_any_directory(tmp_pa
         timeout=60,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout == configs.help_text()
+    assert result.stdout == blocks.help_text()

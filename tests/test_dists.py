@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.dists import (
+from common.nn.dists import (
     KINDS,
     ClippedTruncatedNormal,
     Gaussian,
@@ -13,7 +13,7 @@ from common.dists import (
     make_dist,
     sample,
 )
-from common.draws import Draws, Modes
+from common.nn.draws import Draws, Modes
 
 RNG = np.random.default_rng(0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from common.draws import Draws, Modes
+from common.nn.draws import Draws, Modes
 
 
 def several(draws):

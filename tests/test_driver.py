@@ -2,8 +2,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from common.driver import Driver, random_policy
-from common.spaces import OneHot
+from common.data.driver import Driver, random_policy
+from common.data.spaces import OneHot
 
 
 class Counting:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from common.data.spaces import OneHot
 from common.envs import make_env, wrap
 from common.envs.base import Env, with_flags, with_transition
 from common.envs.scripted import Scripted
@@ -14,7 +15,6 @@ from common.envs.wrappers import (
     OneHotAction,
     TimeLimit,
 )
-from common.spaces import OneHot
 
 
 class Recorder(Env):

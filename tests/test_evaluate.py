@@ -7,10 +7,11 @@ import pytest
 import saved
 import tiny
 
-from common.driver import random_policy
+from common.data.driver import random_policy
 from common.envs.scripted import Scripted
-from dreamerv2 import evaluate, scores
-from dreamerv2.play import AgentPolicy, EndlessEpisodeError, episode_seed, play
+from dreamerv2 import evaluate
+from dreamerv2.play import scores
+from dreamerv2.play.episodes import AgentPolicy, EndlessEpisodeError, episode_seed, play
 
 
 @pytest.fixture(scope="module")

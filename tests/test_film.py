@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dreamerv2.film import Layout
+from dreamerv2.film.layout import Layout
 from dreamerv2.render import NAMES
 
 

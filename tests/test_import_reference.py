@@ -16,14 +16,15 @@ import tiny
 
 from common import checkpoint
 from common.config import Config
-from common.draws import Modes
-from common.replay import Replay
-from common.spaces import OneHot
-from dreamerv2 import configs, import_reference, snapshot
-from dreamerv2.agent import Agent
+from common.data.replay import Replay
+from common.data.spaces import OneHot
+from common.nn.draws import Modes
+from dreamerv2 import import_reference
+from dreamerv2.agent.agent import Agent
 from dreamerv2.import_reference import ImportRunError, import_run, read_spaces, read_variables
 from dreamerv2.parity import relative_error
-from dreamerv2.reference import reference_variables
+from dreamerv2.reference.names import reference_variables
+from dreamerv2.run import blocks, snapshot
 
 RUN = Path(__file__).parent / "golden" / "reference_run"
 TOLERANCE = 1e-3
@@ -45,7 +46,7 @@ def saved(logdir):
 def agent(saved):
     """Built from the checkpoint alone, as the commands do."""
     arrays, meta = saved
-    config = configs.defaults().update({**meta["config"], "jit": False})
+    config = blocks.defaults().update({**meta["config"], "jit": False})
     agent = Agent(config, *snapshot.restore_spaces(meta["spaces"]))
     agent.load_state_dict(snapshot.below("agent", arrays))
     return agent
@@ -98,10 +99,10 @@ def test_the_run_goes_on_at_the_step_of_the_reference(saved, agent, expected):
 
 
 def test_config_episodes_and_metrics_come_along(logdir):
-    config = configs.parse_args(["--logdir", str(logdir), "--steps", "700"]).config
+    config = blocks.parse_args(["--logdir", str(logdir), "--steps", "700"]).config
     assert (config.rssm.deter, config.actor.units, config.time_limit) == (32, 24, 150)
     assert (config.steps, config.logdir) == (700, str(logdir))
-    assert configs.parse_args(["--logdir", str(logdir), "--configs", "atari"]).blocks == ("atari",)
+    assert blocks.parse_args(["--logdir", str(logdir), "--configs", "atari"]).blocks == ("atari",)
     replay = Replay(logdir / "train_episodes", **config.replay)
     assert replay.stats["loaded_episodes"] == 4
     assert next(replay.batches(2, 10))["image"].shape == (2, 10, 64, 64, 1)

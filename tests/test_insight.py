@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dreamerv2.insight import Insight
+from dreamerv2.film.insight import Insight
 
 
 class Countable:

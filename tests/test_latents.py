@@ -10,13 +10,14 @@ import tensorflow as tf
 import tiny
 
 from common.checkpoint import Checkpoints
-from common.draws import Modes
-from dreamerv2 import configs, latents, snapshot
-from dreamerv2.agent import Agent
+from common.nn.draws import Modes
+from dreamerv2 import latents
+from dreamerv2.agent.agent import Agent
 from dreamerv2.latent import figures, interpolate, probe, sweep, usage
 from dreamerv2.latent.collect import collect
 from dreamerv2.latent.model import LatentModel, Latents, Response
-from dreamerv2.train import configured_env
+from dreamerv2.run import blocks, snapshot
+from dreamerv2.run.factory import configured_env
 
 SIZE = 4  # classes
 
@@ -389,9 +390,9 @@ def test_heads_of_a_discretized_agent_do_not_see_deter(features, same):
 # The command
 
 
-def write_checkpoint(logdir, *blocks, **overrides):
+def write_checkpoint(logdir, *names, **overrides):
     """An untrained agent as a run would save it."""
-    config = configs.make_config(blocks, overrides)
+    config = blocks.make_config(names, overrides)
     env = configured_env(config, "eval", 0)
     agent = Agent(config, env.obs_space, env.act_space)
     meta = snapshot.agent_meta(4, 0, config, env.obs_space, env.act_space, env.action_names)

@@ -5,7 +5,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from common import logger as lib
+from common.log import logger as lib
 
 
 class Collect:

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from dreamerv2 import monitor as lib
+from dreamerv2.run import monitor as lib
 
 
 def test_averages_are_of_finite_values_and_counters_are_last():

@@ -6,23 +6,19 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from common.nets import (
-    MLP,
+from common.nn.layers import (
     Conv,
     ConvTranspose,
-    Decoder,
     Dense,
-    Encoder,
-    ImageNormal,
     LayerNorm,
     Module,
     NoNorm,
     activation,
     glorot,
     make_norm,
-    matching_keys,
 )
-from common.precision import Precision
+from common.nn.precision import Precision
+from dreamerv2.agent.nets import MLP, Decoder, Encoder, ImageNormal, matching_keys
 
 RNG = np.random.default_rng(0)
 

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from common import onehot
-from common.nets import MLP, Dense
-from common.onehot import Parts
+from common.nn import onehot
+from common.nn.layers import Dense
+from common.nn.onehot import Parts
+from dreamerv2.agent.nets import MLP
 
 RNG = np.random.default_rng(0)
 VARIABLES, CLASSES, REST = 3, 4, 5

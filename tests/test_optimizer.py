@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.optimizer import GOOD_STEPS_TO_DOUBLE, RULES, LossScale, Optimizer
+from common.nn.optimizer import GOOD_STEPS_TO_DOUBLE, RULES, LossScale, Optimizer
 
 SHAPES = {"kernel": (3, 2), "bias": (2,)}
 LR, EPS = 0.01, 1e-3

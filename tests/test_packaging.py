@@ -89,17 +89,17 @@ def test_the_installed_package_finds_its_blocks_from_any_directory(project, pyth
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "defaults.yaml").write_text("a: 1\n")
     code = (
-        "import dreamerv2, common; from dreamerv2 import configs\n"
-        "print(dreamerv2.__file__, common.__file__, configs.configs_dir(), sep='\\n')\n"
-        "print(*configs.block_names())\n"
-        "print(configs.make_config(['atari', 'small']).rssm.deter)"
+        "import dreamerv2, common; from dreamerv2.run import blocks\n"
+        "print(dreamerv2.__file__, common.__file__, blocks.configs_dir(), sep='\\n')\n"
+        "print(*blocks.block_names())\n"
+        "print(blocks.make_config(['atari', 'small']).rssm.deter)"
     )
     result = run([python, "-c", code], tmp_path)
     assert result.returncode == 0, result.stderr
-    *places, blocks, deter = result.stdout.splitlines()
+    *places, names, deter = result.stdout.splitlines()
     site = python.parent.parent / "lib"
     assert all(pathlib.Path(place).is_relative_to(site) for place in places), places
-    assert blocks.split() == sorted(path.stem for path in project.glob("configs/*.yaml"))
+    assert names.split() == sorted(path.stem for path in project.glob("configs/*.yaml"))
     assert deter == "256"
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dreamerv2 import paint
+from common.log import paint
 
 
 def test_zoom_repeats_pixels_and_never_mixes_them():

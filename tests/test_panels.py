@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from dreamerv2 import paint, panels
-from dreamerv2.insight import Forecast
+from common.log import paint
+from dreamerv2.film import panels
+from dreamerv2.film.insight import Forecast
 
 
 def draw(panel, row, size=128):

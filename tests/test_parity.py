@@ -10,17 +10,17 @@ import tensorflow as tf
 import tiny
 
 from common.config import ConfigError, flatten, load_yaml
-from common.draws import Modes
+from common.nn.draws import Modes
 from dreamerv2 import parity
-from dreamerv2.agent import Agent
-from dreamerv2.configs import load_block
+from dreamerv2.agent.agent import Agent
 from dreamerv2.parity import Golden, ParityError, relative_error, table
-from dreamerv2.reference import (
+from dreamerv2.reference.names import (
     OFF,
     config_from_reference,
     reference_variables,
     spaces_from_json,
 )
+from dreamerv2.run.blocks import load_block
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = ("atari", "dmc", "crafter")

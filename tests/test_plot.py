@@ -8,7 +8,7 @@ from PIL import Image
 
 from common import config as cfg
 from dreamerv2 import plot
-from dreamerv2.scores import KNOWN
+from dreamerv2.play.scores import KNOWN
 
 
 def make_run(directory, rows=None, **settings):

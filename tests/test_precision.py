@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from common.draws import Modes
-from common.precision import FLOAT32_MODULES, MODULES, Precision, dtype_of
-from dreamerv2.configs import defaults
+from common.nn.draws import Modes
+from common.nn.precision import FLOAT32_MODULES, MODULES, Precision, dtype_of
+from dreamerv2.run.blocks import defaults
 
 HALF = {16: tf.float16, "bfloat16": tf.bfloat16}
 OBS = {"image": tiny.RGB, "vector": tiny.VECTOR}

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from common.draws import Modes
-from common.precision import MODULES
+from common.nn.draws import Modes
+from common.nn.precision import MODULES
 
 OBS = {"image": tiny.IMAGE, "vector": tiny.VECTOR}
 # Sizes that tell the layers of the RSSM and of the GRU apart.

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from common import progress as lib
+from common.log import progress as lib
 
 
 class Terminal(io.StringIO):

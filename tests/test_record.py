@@ -3,7 +3,7 @@
 import numpy as np
 
 from common.envs.scripted import Scripted
-from dreamerv2.record import record, unpack
+from dreamerv2.film.record import record, unpack
 
 
 def recorded(**changes):

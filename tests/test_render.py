@@ -10,10 +10,11 @@ import pytest
 import saved
 from PIL import Image
 
-from dreamerv2 import configs, render, restore
+from dreamerv2 import render
 from dreamerv2.evaluate import evaluate
-from dreamerv2.film import Layout
-from dreamerv2.play import AgentPolicy, episode_seed
+from dreamerv2.film.layout import Layout
+from dreamerv2.play.episodes import AgentPolicy, episode_seed
+from dreamerv2.run import blocks, restore
 
 STEPS = 12  # agent steps of an episode
 ALL = ",".join(render.NAMES)
@@ -205,7 +206,7 @@ def test_a_film_without_a_name_goes_into_the_logdir(logdir, capsys):
 
 @pytest.mark.slow
 def test_a_thousand_pictures_of_a_small_agent_take_less_than_a_minute(tmp_path, project):
-    config = configs.make_config(["atari", "small"]).flat
+    config = blocks.make_config(["atari", "small"]).flat
     sizes = {k: v for k, v in config.items() if k.startswith(("rssm.", "encoder.", "decoder."))}
     heads = {k: v for k, v in config.items() if k.endswith((".layers", ".units"))}
     saved.save(tmp_path, **{**sizes, **heads, "jit": True, "time_limit": 250})

@@ -8,11 +8,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from common import replay as replay_module
-from common.driver import Driver
+from common.data import replay as replay_module
+from common.data.driver import Driver
+from common.data.replay import Replay
+from common.data.spaces import OneHot
 from common.envs.scripted import Scripted
-from common.replay import Replay
-from common.spaces import OneHot
 
 REFERENCE = Path(__file__).parent / "golden" / "reference_run"
 

@@ -11,7 +11,7 @@ import saved
 
 import dreamerv2
 from common.checkpoint import CheckpointError
-from dreamerv2 import restore
+from dreamerv2.run import restore
 
 
 @pytest.fixture(scope="module")

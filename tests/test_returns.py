@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.returns import discount_weights, lambda_return, parse_schedule, schedule
+from common.nn.returns import discount_weights, lambda_return, parse_schedule, schedule
 
 
 def n_step_return(reward, value, discount, start, n):

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from common.draws import Draws, Modes
-from common.precision import Precision
-from common.rssm import RSSM
+from common.nn.draws import Draws, Modes
+from common.nn.precision import Precision
+from dreamerv2.agent.rssm import RSSM
 
 RNG = np.random.default_rng(0)
 EMBED, ACTION = 5, 4

@@ -8,12 +8,12 @@ import pytest
 
 from common import checkpoint
 from common.config import Config
+from common.data.replay import Replay
 from common.envs.scripted import Scripted
-from common.logger import JSONLOutput, Logger
-from common.replay import Replay
-from dreamerv2 import runner as lib
-from dreamerv2 import snapshot
-from dreamerv2.monitor import NonFiniteError
+from common.log.logger import JSONLOutput, Logger
+from dreamerv2.run import runner as lib
+from dreamerv2.run import snapshot
+from dreamerv2.run.monitor import NonFiniteError
 
 SETTINGS = {
     "seed": 3,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common import stats
+from common.report import stats
 
 
 def test_the_mean_of_four_values_is_that_of_the_middle_two():

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from common import checkpoint
-from dreamerv2 import api, configs, train
+from dreamerv2 import api, train
+from dreamerv2.run import blocks
 
 TIMES = ("time_", "fps", "hours", "memory_gib", "updates_per_second")
 
@@ -64,7 +65,7 @@ def test_a_run_leaves_all_that_it_should(finished):
         "videos",
     }
     assert len(list(logdir.glob("events.out.tfevents.*"))) == 1
-    assert configs.load_config(logdir / "config.yaml").steps == 400
+    assert blocks.load_config(logdir / "config.yaml").steps == 400
     assert latest(logdir).name == "000000000400.npz"
     assert len(list((logdir / "train_episodes").iterdir())) == 5
     assert len(list((logdir / "eval_episodes").iterdir())) == 2
@@ -170,11 +171,11 @@ def test_sigterm_saves_and_the_same_command_resumes(tmp_path):
 # as second argument the run is saved and copied there after three of them.
 UPDATES = """
 import os, shutil, signal, sys
-from dreamerv2 import configs, train
+from dreamerv2.run import blocks, factory
 logdir, copy = sys.argv[1:]
-config = configs.make_config(["atari", "debug"], {"logdir": logdir, "pretrain": 9})
+config = blocks.make_config(["atari", "debug"], {"logdir": logdir, "pretrain": 9})
 config = config.update({"reward_norm.momentum": 0.9, "replay.minlen": 7, "dataset.length": 8})
-runner = train.make_runner(config, lambda *args: train.configured_env(config, *args))
+runner = factory.make_runner(config, lambda *args: factory.configured_env(config, *args))
 def batches(batches):
     for batch in batches:
         yield batch
@@ -279,7 +280,7 @@ def test_api_trains_on_a_gymnasium_environment(tmp_path):
     settings = {"logdir": str(tmp_path), "steps": 240, "prefill": 160, "action_repeat": 1}
     settings |= {"(encoder|decoder).mlp_keys": ".*", "(encoder|decoder).cnn_keys": "$^"}
     settings |= {"replay": {"minlen": 5, "maxlen": 10}}
-    config = configs.make_config(["atari", "debug"], settings)
+    config = blocks.make_config(["atari", "debug"], settings)
     api.train(gymnasium.make("CartPole-v1"), config)
     rows = metrics_of(tmp_path)
     assert rows[0]["train_return"] == rows[0]["train_length"]
@@ -289,4 +290,4 @@ def test_api_trains_on_a_gymnasium_environment(tmp_path):
 
 def test_api_asks_for_a_logdir():
     with pytest.raises(ValueError, match="logdir"):
-        api.train(None, configs.make_config(["atari", "debug"]))
+        api.train(None, blocks.make_config(["atari", "debug"]))

@@ -5,7 +5,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from common import video
+from common.log import video
 
 
 def decode(data):

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from common import dists
-from common.draws import Draws, Modes
-from dreamerv2.world_model import latent_usage
+from common.nn import dists
+from common.nn.draws import Draws, Modes
+from dreamerv2.agent.world_model import latent_usage
 
 OBS = {"image": tiny.IMAGE, "vector": tiny.VECTOR}
 

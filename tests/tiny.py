@@ -4,9 +4,9 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from common.spaces import OneHot
-from dreamerv2.agent import Agent
-from dreamerv2.configs import defaults
+from common.data.spaces import OneHot
+from dreamerv2.agent.agent import Agent
+from dreamerv2.run.blocks import defaults
 
 IMAGE = gymnasium.spaces.Box(0, 255, (64, 64, 1), np.uint8)
 RGB = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)

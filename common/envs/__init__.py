@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from common.data.spaces import is_discrete
 from common.envs.base import Env
 from common.envs.wrappers import (
     ActionRepeat,
@@ -14,7 +15,6 @@ from common.envs.wrappers import (
     OneHotAction,
     TimeLimit,
 )
-from common.spaces import is_discrete
 
 SUITES = ("atari", "minatar", "gym")
 MODES = ("train", "eval")

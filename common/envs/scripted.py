@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from gymnasium import spaces
 
+from common.data.spaces import OneHot
 from common.envs.base import Env, Obs, with_flags, with_transition
-from common.spaces import OneHot
 
 
 class Scripted(Env):

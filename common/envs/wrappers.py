@@ -3,8 +3,8 @@
 import numpy as np
 from gymnasium import Space, spaces
 
+from common.data.spaces import OneHot
 from common.envs.base import Env, Obs
-from common.spaces import OneHot
 
 # One-hot actions that come out of a half precision network are off by about this much.
 ONE_HOT_TOLERANCE = 1e-2

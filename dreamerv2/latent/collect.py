@@ -9,7 +9,7 @@ import numpy as np
 
 from common.envs.base import Env
 from dreamerv2.latent.model import LatentModel, Latents
-from dreamerv2.play import AgentPolicy, Row, episode_seed, play
+from dreamerv2.play.episodes import AgentPolicy, Row, episode_seed, play
 
 
 class Recording(NamedTuple):

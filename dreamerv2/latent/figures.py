@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.checkpoint import write_atomically
+from common.files import write_atomically
 from dreamerv2.latent.interpolate import Example, Interpolation
 from dreamerv2.latent.sweep import Sweep, others_in_use, per_variable
 from dreamerv2.latent.usage import Usage, entropy_bits

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from common.dists import OneHot
-from common.draws import Draws, Modes
-from dreamerv2.agent import Agent
+from common.nn.dists import OneHot
+from common.nn.draws import Draws, Modes
+from dreamerv2.agent.agent import Agent
 
 # Rows per call of a network: 256 images of the full decoder take some 400 MB on the way.
 CHUNK = 256

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint import write_atomically
+from common.files import write_atomically
 
 HEAD = """# Inside the latent of {task}
 

@@ -1,0 +1,1 @@
+"""Episodes: stepping an environment, keeping and drawing what was seen."""

@@ -1,0 +1,263 @@
+"""Collect metrics and clips of a run and hand them to the terminal, metrics.jsonl, TensorBoard."""
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from common.log import video
+
+# What the terminal shows, in this order; everything is in metrics.jsonl.
+TERMINAL_METRICS = (
+    "train_return",
+    "train_length",
+    "eval_return",
+    "eval_length",
+    "model_loss",
+    "image_loss",
+    "kl_loss",
+    "actor_ent",
+    "critic",
+    "updates",
+    "fps",
+)
+
+Scalars = Mapping[str, float]
+Clips = Mapping[str, np.ndarray]
+
+
+class Output(Protocol):
+    """A place where rows go. `step` is in environment frames."""
+
+    def write(self, step: int, scalars: Scalars, clips: Clips) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Logger:
+    """Gathers one row of metrics until `write` sends it to every output.
+
+    agent_steps: where the run is; rows carry `step = agent_steps * multiplier` (env frames).
+    """
+
+    def __init__(self, outputs: Sequence[Output], multiplier: int = 1):
+        self.agent_steps = 0
+        self._outputs = tuple(outputs)
+        self._multiplier = multiplier
+        self._scalars: dict[str, float] = {}
+        self._clips: dict[str, np.ndarray] = {}
+        self._started = time.monotonic()
+        self._fps_time = self._started
+        self._fps_step: int | None = None
+
+    @property
+    def step(self) -> int:
+        """Environment frames so far."""
+        return self.agent_steps * self._multiplier
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of the run, over all its resumes, without the pauses in between."""
+        return time.monotonic() - self._started
+
+    def add(self, mapping: Mapping[str, Any], prefix: str | None = None) -> None:
+        """Take scalars (no dimensions) and clips ([T, H, W, C]) under `prefix_name`."""
+        for name, value in mapping.items():
+            name = f"{prefix}_{name}" if prefix else name
+            value = np.asarray(value)
+            if value.ndim == 0:
+                self.scalar(name, value)
+            elif value.ndim == 4:
+                self.video(name, value)
+            else:
+                raise ValueError(f"Metric {name!r} has shape {value.shape}: not a scalar or clip.")
+
+    def scalar(self, name: str, value: Any) -> None:
+        self._scalars[name] = float(value)
+
+    def video(self, name: str, frames: np.ndarray) -> None:
+        """Take a clip [T, H, W, 1 or 3], uint8 or float in [0, 1]."""
+        self._clips[name] = np.asarray(frames)
+
+    def write(self, fps: bool = False) -> None:
+        """Send the row to the outputs; `fps` adds the frames per second since it was last asked."""
+        if fps:
+            self.scalar("fps", self._frames_per_second())
+        if not self._scalars and not self._clips:
+            return
+        for output in self._outputs:
+            output.write(self.step, self._scalars, self._clips)
+        self._scalars, self._clips = {}, {}
+
+    def close(self) -> None:
+        for output in self._outputs:
+            output.close()
+
+    def state(self) -> dict[str, Any]:
+        """The clocks as plain numbers, for a checkpoint."""
+        now = time.monotonic()
+        return {
+            "seconds": now - self._started,
+            "fps_seconds": now - self._fps_time,
+            "fps_step": self._fps_step,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        self._started = now - state["seconds"]
+        self._fps_time = now - state["fps_seconds"]
+        self._fps_step = state["fps_step"]
+
+    def _frames_per_second(self) -> float:
+        now, step = time.monotonic(), self.step
+        frames = 0 if self._fps_step is None else step - self._fps_step
+        seconds = max(now - self._fps_time, 1e-6)
+        self._fps_time, self._fps_step = now, step
+        return frames / seconds
+
+
+class TerminalOutput:
+    """One compact line of chosen metrics, at most one in `interval` seconds.
+
+    Rows in between are not lost: the line shows the latest value of each metric since the last.
+    """
+
+    def __init__(
+        self,
+        show: Callable[[str], Any] = print,
+        metrics: Sequence[str] = TERMINAL_METRICS,
+        interval: float = 5.0,
+    ):
+        self._show = show
+        self._metrics = tuple(metrics)
+        self._interval = interval
+        self._shown = -math.inf
+        self._step = 0
+        self._latest: dict[str, float] = {}
+
+    def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
+        self._step = step
+        self._latest.update({k: v for k, v in scalars.items() if k in self._metrics})
+        if time.monotonic() - self._shown >= self._interval:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._latest:
+            return
+        parts = [f"{k} {compact(self._latest[k])}" for k in self._metrics if k in self._latest]
+        self._show(f"[{self._step:,}] {' | '.join(parts)}")
+        self._shown = time.monotonic()
+        self._latest = {}
+
+
+class JSONLOutput:
+    """DIR/metrics.jsonl: one JSON object per row, `step` first; a value that is not finite is null.
+
+    A file that is there is continued; what a killed process left as half a line is closed first.
+    """
+
+    def __init__(self, directory: str | Path):
+        self._path = Path(directory) / "metrics.jsonl"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.exists() and not _ends_with_newline(self._path):
+            with self._path.open("a") as file:
+                file.write("\n")
+
+    def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
+        if not scalars:
+            return
+        row = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **row}) + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+class GIFOutput:
+    """DIR/STEP-NAME.gif for every clip. A clip that cannot be written is a warning."""
+
+    def __init__(self, directory: str | Path, fps: float = 20):
+        self._directory = Path(directory)
+        self._fps = fps
+
+    def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
+        for name, frames in clips.items():
+            path = self._directory / f"{step:012d}-{name}.gif"
+            try:
+                video.save_gif(path, frames, self._fps)
+            except Exception as error:
+                _warn_of_gif(path.name, error)
+
+    def close(self) -> None:
+        pass
+
+
+class TensorBoardOutput:
+    """Event files in DIR: scalars, and clips as animated GIFs among the images.
+
+    Written with TensorBoard's own writer, which needs no TensorFlow and no device.
+    """
+
+    def __init__(self, directory: str | Path, fps: float = 20):
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(directory))
+        self._fps = fps
+
+    def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        values = [
+            summary_pb2.Summary.Value(tag=f"scalars/{name}", simple_value=value)
+            for name, value in scalars.items()
+        ]
+        for name, frames in clips.items():
+            try:
+                image = self._image(frames)
+            except Exception as error:
+                _warn_of_gif(name, error)
+                continue
+            values.append(summary_pb2.Summary.Value(tag=name, image=image))
+        summary = summary_pb2.Summary(value=values)
+        self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _image(self, frames: np.ndarray):
+        from tensorboard.compat.proto import summary_pb2
+
+        return summary_pb2.Summary.Image(
+            height=frames.shape[1],
+            width=frames.shape[2],
+            colorspace=3,
+            encoded_image_string=video.encode_gif(frames, self._fps),
+        )
+
+
+def compact(value: float) -> str:
+    """A number in few characters: 1234567 -> 1,234,567; 3.14159 -> 3.14; 0.00012 -> 0.00012."""
+    if math.isfinite(value) and (value == int(value) or abs(value) >= 1000):
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read() in (b"", b"\n")
+
+
+def _warn_of_gif(name: str, error: Exception) -> None:
+    warnings.warn(f"The clip {name} was not written: {error}", RuntimeWarning, stacklevel=3)

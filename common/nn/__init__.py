@@ -1,0 +1,1 @@
+"""Layers, distributions, the optimiser and what they are made of."""

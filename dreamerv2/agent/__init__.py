@@ -1,0 +1,1 @@
+"""The algorithm: everything that has an equation in the paper."""

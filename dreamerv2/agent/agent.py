@@ -1,0 +1,355 @@
+"""The agent: acts, learns from batches of rows, and has state that can be saved.
+
+Shape letters: B batch, T time, H horizon, N = B*T imagination starts, A action.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+
+from common.data.spaces import is_discrete
+from common.nn import dists
+from common.nn.draws import Draws, Modes
+from common.nn.layers import Module, activation
+from common.nn.optimizer import Optimizer
+from common.nn.precision import Precision
+from dreamerv2.agent import dreams
+from dreamerv2.agent.behavior import Behavior, Targets
+from dreamerv2.agent.rssm import State
+from dreamerv2.agent.world_model import ModelLoss, WorldModel, parts
+
+PolicyState = tuple[State, tf.Tensor]  # latent, previous action
+
+
+class Update(NamedTuple):
+    """What one update computed; `train` returns the first two, parity looks at the rest."""
+
+    state: State
+    metrics: dict[str, tf.Tensor]
+    model: ModelLoss
+    grads: dict[str, list[tf.Tensor]]  # per optimiser, before clipping
+    seq: dict[str, tf.Tensor]
+    targets: Targets
+
+
+class Agent(Module):
+    """DreamerV2 (arXiv 2010.02193). Every variable exists after construction.
+
+    Args:
+        config: the resolved configuration.
+        obs_space: observation key to space.
+        act_space: `OneHot`, or a Box in [-1, 1] of rank 1.
+
+    Raises:
+        ValueError: the configuration does not fit the spaces, or an activation does not exist.
+    """
+
+    def __init__(
+        self,
+        config,
+        obs_space: Mapping[str, gymnasium.Space],
+        act_space: gymnasium.Space,
+    ):
+        for key in config.flat:
+            if key.endswith(".act"):
+                activation(config[key], key)
+        self.config = config
+        self.obs_space, self.act_space = dict(obs_space), act_space
+        self.precision = Precision(config.precision, config.precision_overrides)
+        rng = np.random.default_rng(config.seed)
+        self._action_size = act_space.shape[0]
+        self.wm = WorldModel(config, obs_space, self._action_size, self.precision, rng)
+        self.behavior = Behavior(config, self.wm.feat_size, act_space, self.precision, rng)
+        self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.policy_calls = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.optimizers = {
+            "model_opt": self._optimizer("model_opt", self.wm),
+            "actor_opt": self._optimizer("actor_opt", self.behavior.actor),
+            "critic_opt": self._optimizer("critic_opt", self.behavior.critic),
+        }
+        if config.jit:
+            options = {"autograph": False, "reduce_retracing": True}
+            self._train = tf.function(self._train, jit_compile=config.xla, **options)
+            self._policy = tf.function(self._policy, jit_compile=config.xla, **options)
+            self._report = tf.function(self._report, **options)
+
+    def _optimizer(self, name: str, module: Module) -> Optimizer:
+        half = self.precision.uses_float16
+        return Optimizer(
+            module.named_variables(),
+            **self.config[name],
+            loss_scale=self.config.loss_scale if half else "none",
+            skip_nonfinite=half,
+        )
+
+    # Acting
+
+    def initial_policy_state(self, batch: int) -> PolicyState:
+        """Zeros: the latent and the action before an episode."""
+        return self.wm.rssm.initial(batch), tf.zeros([batch, self._action_size])
+
+    def policy(
+        self, obs: Mapping[str, np.ndarray], state: PolicyState | None = None, mode: str = "train"
+    ) -> tuple[dict[str, tf.Tensor], PolicyState]:
+        """Actions for a batch of observations.
+
+        Args:
+            obs: rows `[B, ...]`, `is_first` among them.
+            state: what the call before returned; None at first.
+            mode: `train` and `explore` sample actions, `eval` takes the mode.
+
+        Returns:
+            (outputs, state): outputs holds `action` `[B, A]`.
+
+        Raises:
+            ValueError: an unknown mode.
+        """
+        if mode not in ("train", "eval", "explore"):
+            raise ValueError(f"mode: got {mode!r}, expected train, eval or explore")
+        keys = [*self.wm.encoder.keys, "is_first"]
+        obs = {key: tf.convert_to_tensor(obs[key]) for key in keys}
+        if state is None:
+            state = self.initial_policy_state(obs["is_first"].shape[0])
+        return self._policy(obs, state, mode)
+
+    def _policy(self, obs, state, mode):
+        draws = Draws([self.config.seed + 1, self.policy_calls.assign_add(1)])
+        return self.policy_step(obs, state, mode, draws)
+
+    def policy_step(
+        self, obs: Mapping[str, tf.Tensor], state: PolicyState, mode: str, draws: Draws | Modes
+    ) -> tuple[dict[str, tf.Tensor], PolicyState]:
+        """`policy` with explicit draws, inside a graph or not."""
+        latent, action = state
+        embed = self.wm.encoder(self.wm.normalize(obs))
+        means = self.config.eval_state_mean and mode != "train"
+        latent = self.wm.rssm.obs_step(
+            latent, action, embed, obs["is_first"], Modes() if means else draws
+        )
+        actor = self.behavior.actor(self.wm.feat(latent), draws)
+        greedy = mode == "eval"
+        action = actor.mode() if greedy else dists.sample(actor, draws)
+        noise = self.config.eval_noise if greedy else self.config.expl_noise
+        action = self._add_noise(action, noise, draws)
+        return {"action": action}, (latent, action)
+
+    def _add_noise(self, action, amount, draws):
+        """Mixes the uniform distribution into a one-hot action, or adds clipped Normal noise."""
+        if not amount:
+            return action
+        if is_discrete(self.act_space):
+            probs = amount / self._action_size + (1 - amount) * action
+            return dists.sample(dists.OneHot(tf.math.log(probs)), draws)
+        return tf.clip_by_value(action + amount * draws.normal(tf.shape(action)), -1, 1)
+
+    def act(
+        self,
+        obs: Mapping[str, np.ndarray],
+        state: PolicyState | None = None,
+        mode: str = "eval",
+    ) -> tuple[np.ndarray, PolicyState]:
+        """One action `[A]` for one observation; the state starts as None."""
+        outputs, state = self.policy({k: np.asarray(v)[None] for k, v in obs.items()}, state, mode)
+        return outputs["action"].numpy()[0], state
+
+    def dream(
+        self,
+        observations: Sequence[Mapping[str, np.ndarray]] | Mapping[str, np.ndarray],
+        steps: int,
+    ) -> np.ndarray:
+        """What the agent imagines to see when it goes on without observations.
+
+        Args:
+            observations: the rows of an episode so far, as a list of dicts or as arrays `[T, ...]`,
+                with `action` in each: the one that led to it.
+            steps: how far to imagine, actions sampled from the policy.
+
+        Returns:
+            Frames uint8 `[steps, H, W, C]`, the same for the same observations.
+
+        Raises:
+            ValueError: the decoder has no images, or the rows lack something.
+        """
+        return dreams.dream_after(self, observations, steps, self.config.seed + 3)
+
+    # Learning
+
+    def train(
+        self, batch: Mapping[str, np.ndarray], state: State | None = None, agent_steps: int = 0
+    ) -> tuple[State, dict[str, tf.Tensor]]:
+        """One update of world model, actor and critic.
+
+        Args:
+            batch: rows `[B, T, ...]` as replay gives them.
+            state: carried from the batch before; None at first.
+            agent_steps: where the schedules stand.
+
+        Returns:
+            (state, metrics): the posterior after the last row; scalars.
+        """
+        return self._train(*self.train_inputs(batch, state, agent_steps))
+
+    def train_inputs(
+        self, batch: Mapping[str, np.ndarray], state: State | None = None, agent_steps: int = 0
+    ) -> tuple[dict[str, tf.Tensor], State, tf.Tensor]:
+        """The arguments of `train` as tensors: only the keys that are read, and a state."""
+        keys = [*self.wm.input_keys, "action"]
+        batch = {key: tf.convert_to_tensor(batch[key]) for key in keys}
+        if state is None:
+            state = self.wm.rssm.initial(batch["action"].shape[0])
+        return batch, state, tf.constant(agent_steps, tf.int64)
+
+    def _train(self, batch, state, agent_steps):
+        draws = Draws([self.config.seed, self.updates])
+        update = self.update(batch, state, agent_steps, draws)
+        return update.state, update.metrics
+
+    def update(
+        self,
+        batch: Mapping[str, tf.Tensor],
+        state: State,
+        agent_steps: tf.Tensor,
+        draws: Draws | Modes,
+    ) -> Update:
+        """World model first; the behaviour learns in the world model that this made."""
+        data = self.wm.preprocess(batch)
+        with tf.GradientTape() as tape:
+            model = self.wm.loss(data, state, draws)
+            scaled = self.optimizers["model_opt"].scale(model.loss)
+        metrics, grads = dict(model.metrics), {}
+        self._learn("model", tape, scaled, model.loss, metrics, grads)
+        seq, targets = self._update_behavior(
+            model.post, data["is_terminal"], agent_steps, draws, metrics, grads
+        )
+        self.updates.assign_add(1)
+        return Update(model.final_state(), metrics, model, grads, seq, targets)
+
+    def _update_behavior(self, start, is_terminal, agent_steps, draws, metrics, grads):
+        behavior = self.behavior
+        start = {k: tf.stop_gradient(v) for k, v in start.items()}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.optimizers["actor_opt"].owned)
+            with contextlib.nullcontext() if behavior.needs_dynamics else tape.stop_recording():
+                seq, known = self._imagine(start, is_terminal, draws, metrics)
+                targets = behavior.targets(seq)
+            actor_loss, actor_metrics = behavior.actor_loss(seq, targets, agent_steps, draws, known)
+            actor_scaled = self.optimizers["actor_opt"].scale(actor_loss)
+        with tf.GradientTape() as critic_tape:
+            critic_loss, critic_metrics = behavior.critic_loss(seq, targets)
+            critic_scaled = self.optimizers["critic_opt"].scale(critic_loss)
+        metrics |= actor_metrics | critic_metrics
+        metrics["critic_slow"] = tf.reduce_mean(targets.slow_value)
+        metrics["critic_target"] = tf.reduce_mean(targets.returns)
+        self._learn("actor", tape, actor_scaled, actor_loss, metrics, grads)
+        self._learn("critic", critic_tape, critic_scaled, critic_loss, metrics, grads)
+        behavior.update_slow_critic()
+        return seq, targets
+
+    def _imagine(self, start, is_terminal, draws, metrics):
+        """The imagined sequence, and what the actor's layers gave at `feat[:-2]`, for its loss."""
+        behavior = self.behavior
+
+        def policy(feat, known_parts, draws):
+            return behavior.actor.evaluate(feat, draws, parts=known_parts)
+
+        horizon = self.config.imag_horizon
+        seq, outputs = self.wm.imagine(policy, start, is_terminal, horizon, draws)
+        reward = self.wm.reward(seq["feat"], parts(seq))
+        seq["reward"] = behavior.reward_norm(reward)
+        for name, value in (("reward", reward), ("reward_normed", seq["reward"])):
+            metrics[f"{name}_mean"] = tf.reduce_mean(value)
+            metrics[f"{name}_std"] = tf.math.reduce_std(value)
+        known = [tf.concat(steps, 0) for steps in zip(*outputs[:-1], strict=True)]
+        return seq, known
+
+    def _learn(self, name, tape, scaled, loss, metrics, grads):
+        optimizer = self.optimizers[f"{name}_opt"]
+        grads[name] = optimizer.unscale(tape.gradient(scaled, optimizer.owned))
+        applied = optimizer.apply(grads[name])
+        metrics[f"{name}_loss"] = loss
+        metrics[f"{name}_grad_norm"] = applied.norm
+        if self.precision.uses_float16:
+            metrics[f"{name}_loss_scale"] = optimizer.loss_scale.value
+            metrics[f"{name}_skipped"] = optimizer.skipped.read_value()
+
+    # Looking inside
+
+    def report(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Open-loop predictions of up to 6 sequences after 5 rows of context.
+
+        Returns:
+            `openl_KEY` per decoded image: `[T, 3 H, B W, C]` in [0, 1], with truth, model and error
+            one above the other and the sequences side by side.
+        """
+        keys = [*self.wm.input_keys, "action"]
+        batch = {key: tf.convert_to_tensor(batch[key][:6]) for key in keys}
+        videos = self._report(batch)
+        return {k: np.clip(v.numpy(), 0, 1) for k, v in videos.items()}
+
+    def _report(self, batch):
+        draws = Draws([self.config.seed + 2, self.updates])
+        return self.open_loop_videos(batch, draws)
+
+    def open_loop_videos(
+        self, batch: Mapping[str, tf.Tensor], draws: Draws | Modes, context: int = 5
+    ) -> dict[str, tf.Tensor]:
+        """`report` with explicit draws, not clipped."""
+        data = self.wm.preprocess(batch)
+        videos = {}
+        for key in self.wm.decoder.image_keys:
+            truth = tf.cast(data[key], tf.float32) + 0.5
+            model = self.wm.open_loop(data, key, context, draws)
+            error = (model - truth + 1) / 2
+            video = tf.concat([truth, model, error], 2)  # [B, T, 3 H, W, C]
+            batch_size, steps, height, width, channels = video.shape
+            video = tf.transpose(video, [1, 2, 0, 3, 4])
+            videos[f"openl_{key}"] = tf.reshape(
+                video, [steps, height, batch_size * width, channels]
+            )
+        return videos
+
+    # State
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything that has state, by name: networks, moments, loss scales, counters, seeds."""
+        return {name: v.numpy() for name, v in self.named_variables().items()}
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Restores `state_dict`.
+
+        Raises:
+            ValueError: names or shapes differ; nothing is changed then.
+        """
+        assign_all(self.named_variables(), arrays)
+
+    def nonfinite(self) -> str | None:
+        """The name of the first variable that holds a NaN or an infinity."""
+        for name, variable in self.named_variables().items():
+            if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
+                return name
+        return None
+
+
+def assign_all(variables: Mapping[str, tf.Variable], arrays: Mapping[str, np.ndarray]) -> None:
+    """Assigns arrays to variables of the same names and shapes, all or none.
+
+    Raises:
+        ValueError: names the first few variables that are missing, left over or of another shape.
+    """
+    problems = [f"{name} is missing" for name in variables if name not in arrays]
+    problems += [f"{name} is not part of this agent" for name in arrays if name not in variables]
+    for name, variable in variables.items():
+        if name in arrays and tuple(variable.shape) != np.shape(arrays[name]):
+            expected, found = tuple(variable.shape), np.shape(arrays[name])
+            problems.append(f"{name} has shape {found}, expected {expected}")
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(
+            "saved variables do not match the agent: " + "; ".join(problems[:3]) + more
+        )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])

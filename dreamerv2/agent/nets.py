@@ -1,0 +1,232 @@
+"""Encoder, decoder and heads.
+
+Shape letters: B batch (any leading axes), H W C image, F features, E embedding.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+
+from common.nn.dists import make_dist
+from common.nn.draws import Draws, Modes
+from common.nn.layers import Conv, ConvTranspose, Dense, Module, Stack, leading, make_norm
+from common.nn.onehot import Parts
+from common.nn.precision import Precision
+
+
+class DistLayer(Module):
+    """A linear layer, and one for the std where the distribution has one."""
+
+    def __init__(self, inputs, shape, dist, dtype, rng, min_std=0.1, init_std=0.0):
+        self._shape, self._dist = tuple(shape), dist
+        self._min_std, self._init_std = min_std, init_std
+        size = int(np.prod(shape))
+        self.layers = {"out": Dense(inputs, size, dtype, rng)}
+        if dist.endswith("normal"):
+            self.layers["std"] = Dense(inputs, size, dtype, rng)
+
+    def __call__(self, x: tf.Tensor, draws: Draws | Modes | None = None):
+        out = {k: tf.reshape(v(x), leading(x, 1) + [*self._shape]) for k, v in self.layers.items()}
+        return make_dist(
+            self._dist,
+            out["out"],
+            out.get("std"),
+            len(self._shape),
+            draws,
+            self._min_std,
+            self._init_std,
+        )
+
+
+class MLP(Stack):
+    """Features `[..., F]` to a distribution over `shape`."""
+
+    def __init__(self, inputs: int, shape, config, dtype, norm_dtype, rng):
+        units = [config.units] * config.layers
+        super().__init__(inputs, units, config.act, config.norm, dtype, norm_dtype, rng)
+        self.out = DistLayer(
+            self.size, shape, config.dist, dtype, rng, getattr(config, "min_std", 0.1)
+        )
+        self._dtype = dtype
+
+    def __call__(self, features: tf.Tensor, draws: Draws | Modes | None = None):
+        """The distribution; `draws` serves the estimates of a squashed normal alone."""
+        return self.evaluate(features, draws)[0]
+
+    def evaluate(
+        self,
+        features: tf.Tensor,
+        draws: Draws | Modes | None = None,
+        known: Sequence[tf.Tensor] | None = None,
+        parts: Parts | None = None,
+    ):
+        """The distribution, and the dense outputs `[N, units]` for `known` of a later call.
+
+        `parts` of the features save time where they are known.
+        """
+        flat = tf.reshape(tf.cast(features, self._dtype), [-1, features.shape[-1]])
+        x, outputs = self.hidden(flat, known, None if parts is None else parts.flat())
+        return self.out(tf.reshape(x, leading(features, 1) + [self.size]), draws), outputs
+
+
+def matching_keys(
+    obs_space: Mapping[str, gymnasium.Space], pattern: str, rank: int
+) -> dict[str, tuple[int, ...]]:
+    """Keys of rank `rank` that match `pattern`, with their shapes, in the order of the space."""
+    return {
+        key: tuple(space.shape)
+        for key, space in obs_space.items()
+        if re.match(pattern, key) and len(space.shape) == rank
+    }
+
+
+class Encoder(Stack):
+    """Images and vectors to one embedding `[..., E]`; CNN features come first.
+
+    Raises:
+        ValueError: no key of the observation space matches `cnn_keys` or `mlp_keys`.
+    """
+
+    _norm_name = "densenorm"
+
+    def __init__(self, obs_space, config, precision: Precision, rng):
+        self._cnn = matching_keys(obs_space, config.cnn_keys, 3)
+        self._mlp = matching_keys(obs_space, config.mlp_keys, 1)
+        if not self._cnn and not self._mlp:
+            raise ValueError(
+                f"encoder.cnn_keys {config.cnn_keys!r} and encoder.mlp_keys {config.mlp_keys!r} "
+                f"match none of the observation keys {', '.join(obs_space)}"
+            )
+        self._dtype, norm_dtype = precision.dtype("encoder"), precision.dtype("layernorm")
+        inputs = sum(shape[0] for shape in self._mlp.values())
+        units = config.mlp_layers if self._mlp else ()
+        super().__init__(inputs, units, config.act, config.norm, self._dtype, norm_dtype, rng)
+        self.embed_size = self.size
+        self._convs = len(config.cnn_kernels) if self._cnn else 0
+        if self._cnn:
+            self.embed_size += self._build_cnn(config, norm_dtype, rng)
+
+    def _build_cnn(self, config, norm_dtype, rng) -> int:
+        (height, width), *others = {shape[:2] for shape in self._cnn.values()}
+        if others:
+            raise ValueError(f"images of one size expected, got {self._cnn}")
+        channels = sum(shape[2] for shape in self._cnn.values())
+        for i, kernel in enumerate(config.cnn_kernels):
+            depth = 2**i * config.cnn_depth
+            height, width = (height - kernel) // 2 + 1, (width - kernel) // 2 + 1
+            self.layers[f"conv{i}"] = Conv(channels, depth, kernel, self._dtype, rng)
+            self.layers[f"convnorm{i}"] = make_norm(config.norm, depth, norm_dtype)
+            channels = depth
+        if height < 1 or width < 1:
+            raise ValueError(f"encoder.cnn_kernels {config.cnn_kernels}: the image is too small")
+        return height * width * channels
+
+    @property
+    def keys(self) -> list[str]:
+        return [*self._cnn, *self._mlp]
+
+    def __call__(self, data: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        outputs = []
+        if self._cnn:
+            x = tf.concat([tf.cast(data[k], self._dtype) for k in self._cnn], -1)
+            lead = leading(x, 3)
+            x = tf.reshape(x, [-1, *x.shape[-3:]])
+            for i in range(self._convs):
+                x = self._act(self.layers[f"convnorm{i}"](self.layers[f"conv{i}"](x)))
+            outputs.append(tf.reshape(x, lead + [int(np.prod(x.shape[1:]))]))
+        if self._mlp:
+            x = tf.concat([tf.cast(data[k], self._dtype) for k in self._mlp], -1)
+            outputs.append(self.hidden(x).value)
+        return tf.concat(outputs, -1)
+
+
+class Decoder(Stack):
+    """Features to one unit-variance Normal per observation key."""
+
+    _norm_name = "densenorm"
+
+    def __init__(self, obs_space, inputs: int, config, precision: Precision, rng):
+        self._cnn = matching_keys(obs_space, config.cnn_keys, 3)
+        self._mlp = matching_keys(obs_space, config.mlp_keys, 1)
+        self._dtype, norm_dtype = precision.dtype("decoder"), precision.dtype("layernorm")
+        self._likelihood_dtype = precision.dtype("image_likelihood")
+        units = config.mlp_layers if self._mlp else ()
+        super().__init__(inputs, units, config.act, config.norm, self._dtype, norm_dtype, rng)
+        for key, shape in self._mlp.items():
+            self.layers[f"dense_{key}"] = DistLayer(self.size, shape, "mse", self._dtype, rng)
+        self._convs = len(config.cnn_kernels) if self._cnn else 0
+        if self._cnn:
+            self._build_cnn(inputs, config, norm_dtype, rng)
+
+    def _build_cnn(self, inputs, config, norm_dtype, rng) -> None:
+        depth = 32 * config.cnn_depth
+        self.layers["convin"] = Dense(inputs, depth, self._dtype, rng)
+        size = 1
+        for i, kernel in enumerate(config.cnn_kernels):
+            previous, last = depth, i == self._convs - 1
+            depth = int(2 ** (self._convs - i - 2) * config.cnn_depth)
+            if last:
+                depth = sum(shape[2] for shape in self._cnn.values())
+            self.layers[f"conv{i}"] = ConvTranspose(previous, depth, kernel, self._dtype, rng)
+            if not last:
+                self.layers[f"convnorm{i}"] = make_norm(config.norm, depth, norm_dtype)
+            size = (size - 1) * 2 + kernel
+        for key, shape in self._cnn.items():
+            if shape[:2] != (size, size):
+                raise ValueError(
+                    f"decoder.cnn_kernels {config.cnn_kernels} make images of {size}x{size}, but "
+                    f"{key} is {shape[0]}x{shape[1]}"
+                )
+
+    @property
+    def keys(self) -> list[str]:
+        return [*self._cnn, *self._mlp]
+
+    @property
+    def image_keys(self) -> list[str]:
+        return list(self._cnn)
+
+    def __call__(self, features: tf.Tensor) -> dict:
+        features = tf.cast(features, self._dtype)
+        dists = {}
+        if self._cnn:
+            for key, mean in self._images(features).items():
+                mean = tf.cast(mean, self._likelihood_dtype)
+                dists[key] = ImageNormal(mean)
+        if self._mlp:
+            x = self.hidden(features).value
+            dists |= {key: self.layers[f"dense_{key}"](x) for key in self._mlp}
+        return dists
+
+    def _images(self, features) -> dict[str, tf.Tensor]:
+        x = self.layers["convin"](tf.reshape(features, [-1, features.shape[-1]]))
+        x = tf.reshape(x, [-1, 1, 1, x.shape[-1]])
+        for i in range(self._convs):
+            x = self.layers[f"conv{i}"](x)
+            if i < self._convs - 1:
+                x = self._act(self.layers[f"convnorm{i}"](x))
+        x = tf.reshape(x, leading(features, 1) + [*x.shape[1:]])
+        channels = [shape[2] for shape in self._cnn.values()]
+        return dict(zip(self._cnn, tf.split(x, channels, -1), strict=True))
+
+
+class ImageNormal:
+    """Unit-variance Normals over the pixels of `mean [..., H, W, C]`.
+
+    The constant ½ log 2π per pixel stays in, so that a perfect gray image reads -3764. Summed in
+    the dtype of `mean`: float32, unless `precision_overrides.image_likelihood` lowers it.
+    """
+
+    def __init__(self, mean: tf.Tensor):
+        self._mean = mean
+
+    def mode(self) -> tf.Tensor:
+        return tf.cast(self._mean, tf.float32)
+
+    def log_prob(self, image: tf.Tensor) -> tf.Tensor:
+        error = tf.cast(image, self._mean.dtype) - self._mean
+        log_prob = -0.5 * tf.square(error) - 0.5 * np.log(2 * np.pi)
+        return tf.cast(tf.reduce_sum(log_prob, [-3, -2, -1]), tf.float32)

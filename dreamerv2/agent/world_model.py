@@ -1,0 +1,260 @@
+"""The world model: encoder, RSSM, and heads for observations, reward and discount.
+
+Shape letters: B batch, T time, N = B*T imagination starts, H horizon, F features, A action.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from common.nn import dists
+from common.nn.draws import Draws, Modes
+from common.nn.layers import Module
+from common.nn.onehot import Parts
+from common.nn.precision import Precision
+from common.nn.returns import discount_weights
+from dreamerv2.agent.nets import MLP, Decoder, Encoder
+from dreamerv2.agent.rssm import RSSM, State
+
+REWARD_CLIPS = {"identity": lambda x: x, "sign": tf.sign, "tanh": tf.tanh}
+
+
+class ModelLoss(NamedTuple):
+    """The loss and what it was made of, batch-major."""
+
+    loss: tf.Tensor  # float32 scalar
+    post: State  # [B, T, ...]
+    prior: State
+    embed: tf.Tensor  # [B, T, E]
+    feat: tf.Tensor  # [B, T, F]
+    kl: tf.Tensor  # [B, T], before free nats
+    likes: dict[str, tf.Tensor]  # [B, T] each
+    metrics: dict[str, tf.Tensor]
+
+    def final_state(self) -> State:
+        """The posterior after the last row, for the batch that follows."""
+        return {k: v[:, -1] for k, v in self.post.items()}
+
+
+class WorldModel(Module):
+    """Learns to predict what the environment does, in a latent space.
+
+    Raises:
+        ValueError: the configuration does not fit the spaces (no input, image of another size,
+            unknown head or loss scale).
+    """
+
+    def __init__(self, config, obs_space, action_size: int, precision: Precision, rng):
+        self._config = config
+        self._precision = precision
+        self._clip_rewards = REWARD_CLIPS[config.clip_rewards]
+        norm_dtype = precision.dtype("layernorm")
+        self.encoder = Encoder(obs_space, config.encoder, precision, rng)
+        self.rssm = RSSM(self.encoder.embed_size, action_size, config.rssm, precision, rng)
+        self.feat_size = self.rssm.stoch_size
+        if config.features == "full":
+            self.feat_size += self.rssm.deter_size
+        self.decoder = Decoder(obs_space, self.feat_size, config.decoder, precision, rng)
+        self.heads = {}
+        names = ["reward", "discount"] if config.pred_discount else ["reward"]
+        for name in names:
+            head = config[f"{name}_head"]
+            self.heads[name] = MLP(
+                self.feat_size, [], head, precision.dtype("heads"), norm_dtype, rng
+            )
+        self._check_names(["decoder", *self.heads])
+
+    def _check_names(self, heads):
+        for name in self._config.grad_heads:
+            if name not in heads:
+                raise ValueError(f"grad_heads: no head {name!r}, expected some of {heads}")
+        losses = ["kl", "reward", "discount", "proprio", *self.decoder.keys]
+        for name in self._config.loss_scales:
+            if name not in losses:
+                raise ValueError(f"loss_scales.{name}: no such loss, expected one of {losses}")
+
+    @property
+    def input_keys(self) -> list[str]:
+        """What `preprocess` needs of a batch besides the action."""
+        keys = [*self.encoder.keys, *self.decoder.keys, "reward", "is_first", "is_terminal"]
+        return list(dict.fromkeys(keys))
+
+    def normalize(self, obs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Images to [-0.5, 0.5] in the compute dtype, other numbers to float32."""
+
+        def convert(value):
+            if value.dtype == tf.uint8:
+                return tf.cast(value, self._precision.compute) / 255 - 0.5
+            return value if value.dtype == tf.bool else tf.cast(value, tf.float32)
+
+        return {key: convert(value) for key, value in obs.items()}
+
+    def preprocess(self, data: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What the losses see of a batch: normalised, rewards clipped, the discount's target."""
+        result = self.normalize(data)
+        result["reward"] = self._clip_rewards(result["reward"])
+        result["discount"] = self._config.discount * (1 - tf.cast(data["is_terminal"], tf.float32))
+        return result
+
+    def feat(self, state: State) -> tf.Tensor:
+        """What policy, critic and heads are fed: `[stoch, deter]`, or `stoch` alone."""
+        stoch = self.rssm.flat_stoch(state)
+        if self._config.features == "discrete":
+            return stoch
+        return tf.concat([stoch, tf.cast(state["deter"], stoch.dtype)], -1)
+
+    def loss(
+        self, data: Mapping[str, tf.Tensor], state: State | None, draws: Draws | Modes
+    ) -> ModelLoss:
+        """The variational bound (arXiv 2010.02193, equation 2) on preprocessed rows `[B, T, ...]`.
+
+        t          0       1       2
+        data       o0      o1      o2      observation, r_t, and a_{t-1} that led to them
+        post       s0      s1      s2      state carried in from the batch before: s_-1
+        heads     [o0]    [o1]    [o2]     each predicts its own row from s_t
+        """
+        config = self._config
+        embed = self.encoder(data)
+        post, prior = self.rssm.observe(embed, data["action"], data["is_first"], state, draws)
+        kl_loss, kl = self.rssm.kl_loss(
+            post,
+            prior,
+            config.kl.balance,
+            config.kl.free,
+            config.kl.forward,
+            config.kl.free_avg,
+        )
+        feat = self.feat(post)
+        likes = {k: dist.log_prob(data[k]) for k, dist in self.predictions(feat).items()}
+        losses = {"kl": kl_loss} | {k: -tf.reduce_mean(like) for k, like in likes.items()}
+        loss = tf.add_n([config.loss_scales.get(k, 1.0) * v for k, v in losses.items()])
+        metrics = {f"{k}_loss": v for k, v in losses.items()}
+        metrics["model_kl"] = tf.reduce_mean(kl)
+        metrics["prior_ent"] = tf.reduce_mean(self.rssm.dist(prior).entropy())
+        metrics["post_ent"] = tf.reduce_mean(self.rssm.dist(post).entropy())
+        metrics |= latent_usage(post)
+        return ModelLoss(loss, post, prior, embed, feat, kl, likes, metrics)
+
+    def predictions(self, feat: tf.Tensor) -> dict:
+        """The distribution of each predicted key; `grad_heads` pass gradients to `feat`."""
+        result = {}
+        for name, head in {"decoder": self.decoder, **self.heads}.items():
+            inputs = feat if name in self._config.grad_heads else tf.stop_gradient(feat)
+            dist = head(inputs)
+            result |= dist if isinstance(dist, dict) else {name: dist}
+        return result
+
+    def imagine(
+        self,
+        policy: Callable,
+        start: State,
+        is_terminal: tf.Tensor,
+        horizon: int,
+        draws: Draws | Modes,
+    ) -> tuple[dict[str, tf.Tensor], list]:
+        """Rolls the policy out in latent space from every state of `start`.
+
+            t          0       1       2    ...   H
+            state      z0      z1      z2         zH       z0 is the start
+            action     0       a0      a1         a_{H-1}  a_t ~ policy(sg(feat_t)) leads to z_{t+1}
+            discount   d0      d1      d2         dH       d0 is the true one where it is predicted
+            weight     1       d0      d0 d1
+
+        Args:
+            policy: `policy(feat, parts, draws)` returns an action distribution for features
+                `[N, F]`, of which parts may be known, and something that the caller wants back.
+            start: `[B, T, ...]`, drawn (`stoch` is one-hot); is_terminal: `[B, T]`.
+
+        Returns:
+            (seq, kept): time-major `[H+1, N, ...]`, the state, `feat`, `action`, `discount`,
+            `weight`, and `columns` and `rest`, which `parts` reads, where they save time; and the
+            second result of `policy` for each of the H steps.
+        """
+        state = {k: tf.reshape(v, [-1, *v.shape[2:]]) for k, v in start.items()}
+        weights = self.rssm.weights()
+
+        def step(last, seed):
+            fresh = Draws(seed) if draws.random else draws
+            dist, extra = policy(tf.stop_gradient(last["feat"]), parts(last), fresh)
+            action = dists.sample(dist, fresh)
+            state = self.rssm.img_step(last, action, fresh, weights, last.get("columns"))
+            return self._imagined(state) | {"action": action}, extra
+
+        if self._config.jit:
+            step = tf.function(step, autograph=False)  # traced once instead of H times
+        steps, kept = [self._imagined(state)], []
+        for _ in range(horizon):
+            last = {k: v for k, v in steps[-1].items() if k != "action"}
+            following, extra = step(last, draws.seed() if draws.random else None)
+            steps.append(following)
+            kept.append(extra)
+        steps[0]["action"] = tf.zeros_like(steps[1]["action"])
+        seq = {k: tf.stack([step[k] for step in steps]) for k in steps[0]}
+        seq["discount"] = self._discount(seq, is_terminal)
+        seq["weight"] = discount_weights(seq["discount"])
+        return seq, kept
+
+    def _imagined(self, state: State) -> State:
+        """The state with its features, and these taken apart if that saves time."""
+        step, columns = state | {"feat": self.feat(state)}, self.rssm.columns(state)
+        if columns is not None:
+            full = self._config.features == "full"
+            step |= {"columns": columns, "rest": state["deter"][:, : None if full else 0]}
+        return step
+
+    def _discount(self, seq: dict[str, tf.Tensor], is_terminal: tf.Tensor) -> tf.Tensor:
+        constant = tf.constant(self._config.discount, tf.float32)
+        if "discount" not in self.heads:
+            return tf.fill(tf.shape(seq["feat"])[:2], constant)
+        true_first = constant * (1 - tf.cast(tf.reshape(is_terminal, [-1]), tf.float32))
+        dist, _ = self.heads["discount"].evaluate(seq["feat"], parts=parts(seq))
+        return tf.concat([true_first[None], dist.mean()[1:]], 0)
+
+    def reward(self, feat: tf.Tensor, known: Parts | None = None) -> tf.Tensor:
+        """The most likely reward on arrival at `feat`, whose parts may be known; float32."""
+        return self.heads["reward"].evaluate(feat, parts=known)[0].mode()
+
+    def open_loop(
+        self, data: Mapping[str, tf.Tensor], key: str, context: int, draws: Draws | Modes
+    ) -> tf.Tensor:
+        """Reconstruction for `context` rows, then prediction from the actions alone.
+
+        Args:
+            data: preprocessed rows `[B, T, ...]`. key: an image key of the decoder.
+
+        Returns:
+            Images in [0, 1], float32 `[B, T, H, W, C]`; may leave the range where the model does.
+        """
+        observed = {k: v[:, :context] for k, v in data.items()}
+        embed = self.encoder(observed)
+        post, _ = self.rssm.observe(embed, observed["action"], observed["is_first"], None, draws)
+        states = [post]
+        if data["action"].shape[1] > context:
+            last = {k: v[:, -1] for k, v in post.items()}
+            states.append(self.rssm.imagine(data["action"][:, context:], last, draws))
+        images = [self.decoder(self.feat(state))[key].mode() for state in states]
+        return tf.concat(images, 1) + 0.5
+
+
+def parts(seq: Mapping[str, tf.Tensor]) -> Parts | None:
+    """The features of an imagined sequence, or of a step of it, taken apart; None if unknown."""
+    return Parts(seq["columns"], seq["rest"]) if "columns" in seq else None
+
+
+def latent_usage(post: State) -> dict[str, tf.Tensor]:
+    """How much of a discrete latent one batch uses; empty for Gaussian latents.
+
+    `latent_used_fraction`: share of the K x C cells that were drawn at least once.
+    `latent_entropy_bits`: entropy of a variable's class frequencies, mean over variables.
+    """
+    if "logit" not in post:
+        return {}
+    stoch = tf.stop_gradient(post["stoch"])
+    frequency = tf.reduce_mean(tf.round(stoch), [0, 1])  # [K, C]
+    entropy = -tf.reduce_sum(tf.math.xlogy(frequency, frequency), -1) / np.log(2)
+    return {
+        "latent_used_fraction": tf.reduce_mean(tf.cast(frequency > 0, tf.float32)),
+        "latent_entropy_bits": tf.reduce_mean(entropy),
+    }

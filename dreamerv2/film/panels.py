@@ -1,0 +1,307 @@
+"""Panels that show what an agent sees, thinks and does at every row of an episode.
+
+Shape letters: T rows (one per agent step), K latent variables, C classes, A action, D vector.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from common.log import paint
+from dreamerv2.agent.rssm import State
+from dreamerv2.film.insight import Forecast, Insight, Opinion
+
+# A dream sees so many rows, then goes on alone, and starts again [agent steps].
+DREAM_CONTEXT, DREAM_STEPS = 5, 45
+SMALLEST_FONT = 8  # that can be read
+# Vectors up to this size are shown as bars, larger ones as cells.
+MOST_BARS = 32
+
+
+class Episode(NamedTuple):
+    """What was kept of an episode, the first observation included."""
+
+    observed: np.ndarray  # [T, ...]: images uint8 or vectors float32, of the key that is shown
+    reward: np.ndarray  # float64 [T]
+    action: np.ndarray  # float32 [T, A]; row t: what was done there
+    latents: State  # posteriors, [T, ...]
+
+
+class Panel:
+    """Shows something for every row, in an area uint8 [height, width, 3] that comes empty."""
+
+    def titles(self, row: int) -> tuple[str, ...]:
+        """What to write above it, the longest first; the first that fits is taken."""
+        raise NotImplementedError
+
+    def signal(self, row: int) -> paint.Color | None:
+        """The colour of title and border while the panel wants attention."""
+        return None
+
+    def draw(self, area: np.ndarray, row: int) -> None:
+        raise NotImplementedError
+
+
+class Picture(Panel):
+    """Images [T, H, W, C] or vectors [T, D], the latter as bars between `low` and `high` [D]."""
+
+    def __init__(self, name: Sequence[str], seen: np.ndarray, low=None, high=None):
+        self._name = tuple(name)
+        self._seen, self._low = seen, low
+        if low is not None:
+            # A number that never changes would fill its bar with noise of the model.
+            self._span = np.maximum(high - low, max(1e-6, 0.1 * float((high - low).max())))
+
+    def titles(self, row: int) -> tuple[str, ...]:
+        return self._name
+
+    def draw(self, area: np.ndarray, row: int) -> None:
+        if self._seen.ndim == 4:
+            paint.centered(area, paint.zoomed(rgb(self._seen[row]), *area.shape[:2]))
+            return
+        share = (self._seen[row] - self._low) / self._span
+        area[:] = paint.FIELD
+        if len(share) > MOST_BARS:
+            paint.centered(area, paint.zoomed(paint.heat(square(share)), *area.shape[:2]))
+            return
+        lines = np.arange(area.shape[0]) * len(share) // area.shape[0]
+        ends = np.clip(share[lines], 0.02, 1) * area.shape[1]
+        area[np.arange(area.shape[1]) < ends[:, None]] = paint.BLUE
+        paint.gaps(area, len(share))
+
+
+class Prediction(Picture):
+    """What the model expected from `age` agent steps ago; `dream`: without real actions."""
+
+    def __init__(self, forecast: Forecast, dream: bool, low=None, high=None):
+        super().__init__((), calm(forecast.seen), low, high)
+        self._age, self._dream = forecast.age, dream
+
+    def titles(self, row: int) -> tuple[str, ...]:
+        age = self._age[row]
+        if not self._dream:
+            return (f"open loop, {age} steps", f"open loop {age}", f"open {age}")
+        return (f"DREAM  t+{age}",) if age else ("dream: watching", "watching")
+
+    def signal(self, row: int) -> paint.Color | None:
+        return paint.MAGENTA if self._dream and self._age[row] else None
+
+
+class Latent(Panel):
+    """Every variable a line: probabilities of its classes, and in gold the class that was drawn.
+
+    Gaussian latents: the values, as a square of cells.
+    """
+
+    def __init__(self, latents: State):
+        stoch = np.asarray(latents["stoch"], np.float32)
+        if "logit" not in latents:
+            self._cells = square(0.5 + stoch / 6)  # three standard deviations either way
+            self._drawn = np.zeros(self._cells.shape, bool)
+            self._size = f"{stoch.shape[-1]}"
+            return
+        logit = np.asarray(latents["logit"], np.float32)
+        probs = np.exp(logit - logit.max(-1, keepdims=True))
+        self._cells = probs / probs.sum(-1, keepdims=True)
+        self._drawn = stoch > 0.5
+        self._size = "{}x{}".format(*stoch.shape[1:])
+
+    def titles(self, row: int) -> tuple[str, ...]:
+        return (f"latent {self._size}", "latent")
+
+    def draw(self, area: np.ndarray, row: int) -> None:
+        image = paint.heat(self._cells[row])
+        image[self._drawn[row]] = paint.GOLD
+        area[:] = paint.FIELD
+        paint.centered(area, paint.zoomed(image, *area.shape[:2]))
+
+
+class Policy(Panel):
+    """Probabilities of the actions, with the chosen one in green; continuous ones between -1 and 1,
+    with the most likely value in gold."""
+
+    def __init__(
+        self, policy: np.ndarray, action: np.ndarray, names: Sequence[str] | None, font: int
+    ):
+        self._policy, self._action, self._font = policy, action, font
+        self._discrete = names is not None
+        self._names = names or [f"a{i}" for i in range(action.shape[1])]
+
+    def titles(self, row: int) -> tuple[str, ...]:
+        if not self._discrete:
+            return ("policy",)
+        name = self._names[self._action[row].argmax()]
+        return (f"policy: {name}", name)
+
+    def draw(self, area: np.ndarray, row: int) -> None:
+        height, width, _ = area.shape
+        line = height // len(self._names)
+        # Capitals alone, as most names are, need less than a line of text.
+        font = min(self._font, max(line + 1, SMALLEST_FONT))
+        left = 0
+        if line + 1 >= SMALLEST_FONT:
+            left = min(width * 2 // 3, 6 + max(paint.text_width(n, font) for n in self._names))
+        for index, name in enumerate(self._names):
+            chosen = self._discrete and self._action[row, index] > 0.5
+            top = index * line
+            if left:
+                color = paint.GREEN if chosen else paint.DIM
+                paint.label(area[top : top + line, : left - 2], name, font, color)
+            thickness = max(1, min(line - max(1, line // 6), 2 * self._font))
+            start = top + (line - thickness) // 2
+            self._bar(area[start : start + thickness, left:], row, index, chosen)
+
+    def _bar(self, area: np.ndarray, row: int, index: int, chosen: bool) -> None:
+        width = area.shape[1]
+        area[:] = paint.FIELD
+        if self._discrete:
+            end = round(float(self._policy[row, index]) * width)
+            area[:, : max(1, end)] = paint.GREEN if chosen else paint.BLUE
+            return
+        middle, end, mode = (
+            round((float(np.clip(x, -1, 1)) + 1) / 2 * (width - 1))
+            for x in (0, self._action[row, index], self._policy[row, index])
+        )
+        area[:, min(middle, end) : max(middle, end) + 1] = paint.BLUE
+        area[:, mode : mode + 2] = paint.GOLD
+
+
+class Strip:
+    """Numbers of the row, and the predicted value over the episode so far with rewards as ticks."""
+
+    def __init__(self, episode: Episode, opinion: Opinion, width: int, scale: int, font: int):
+        self._returns = np.cumsum(episode.reward)
+        self._reward, self._opinion = episode.reward, opinion
+        self._font, self._scale, self._width = font, scale, width
+        self._slots = self._place(width)
+        self._text_height = paint.line_height(font) + 2
+        self._lines = 1 + max(line for line, _ in self._slots)
+        self._plot_height = 24 * scale
+        self.height = self._lines * self._text_height + self._plot_height
+        self._curve(width)
+
+    def _items(self, row: int) -> list[tuple[str, str, paint.Color, paint.Color | None]]:
+        """Label, text, its colour, and the colour of a mark that ties it to the plot."""
+        reward, opinion = self._reward[row], self._opinion
+        got = f"{reward:+.3g}" if reward else "0"
+        color = paint.GOLD if reward else paint.TEXT
+        return [
+            ("step", f"{row}", paint.TEXT, None),
+            ("return", f"{self._returns[row]:.4g}", paint.TEXT, None),
+            ("value", f"{opinion.value[row]:.2f}", paint.TEXT, paint.BLUE),
+            ("reward", f"{got} (model {opinion.reward[row]:.2f})", color, paint.GOLD),
+            ("discount", f"{opinion.discount[row]:.3f}", paint.TEXT, None),
+        ]
+
+    def _place(self, width: int) -> list[tuple[int, int]]:
+        """(line, x) of every item: fixed, so that numbers do not jump when others get longer."""
+        widest = ("step 0000", "return -0000", "value -00.00 ", "reward +1.00 (model -0.00) ")
+        widths = [paint.text_width(s, self._font) + 7 * self._scale for s in widest]
+        widths.append(paint.text_width("discount 0.000", self._font))
+        places, line, x = [], 0, 0
+        for w in widths:
+            if x and x + w > width:
+                line, x = line + 1, 0
+            places.append((line, x))
+            x += w
+        return places
+
+    def _curve(self, width: int) -> None:
+        rows = len(self._reward)
+        at = np.arange(width) * rows // width
+        value = self._opinion.value
+        low, high = min(0.0, float(value.min())), max(float(value.max()), 1e-3)
+        height = self._plot_height - 2 * self._scale
+        self._heights = (high - value[at]) / (high - low) * (height - self._scale)
+        ticks = np.flatnonzero(self._reward)
+        self._ticks = ticks * width // rows
+
+    def draw(self, area: np.ndarray, row: int) -> None:
+        """Paint into `area` uint8 [height, width, 3], which is empty."""
+        mark = self._font // 2
+        for (line, x), (label, value, color, tie) in zip(
+            self._slots, self._items(row), strict=True
+        ):
+            y = line * self._text_height
+            if tie:
+                top = y + (self._text_height - mark) // 2
+                area[top : top + mark, x : x + mark] = tie
+                x += mark + 3
+            paint.text(area, x, y, label, self._font, paint.DIM)
+            x += paint.text_width(label + " ", self._font)
+            paint.text(area, x, y, value, self._font, color)
+        self._plot(area[self._lines * self._text_height :], row)
+
+    def _plot(self, area: np.ndarray, row: int) -> None:
+        area[:] = paint.FIELD
+        now = max(1, (row + 1) * self._width // len(self._reward))
+        for tick in self._ticks[self._ticks < now]:
+            area[-5 * self._scale :, tick : tick + self._scale] = paint.GOLD
+        inner = area[self._scale : -self._scale]
+        paint.curve(inner, self._heights[:now], self._scale, paint.BLUE)
+
+
+def make_panels(
+    names: Sequence[str],
+    episode: Episode,
+    insight: Insight,
+    opinion: Opinion,
+    action_names: Sequence[str] | None,
+    ahead: int,
+    font: int,
+) -> dict[str, Panel]:
+    """The panels of `names` but the screen, computed for the whole episode.
+
+    ahead: agent steps that open loop looks ahead.
+    """
+    observed, latents = episode.observed, episode.latents
+    size = "x".join(map(str, observed.shape[1:3])) if observed.ndim == 4 else observed.shape[1]
+    limits = vector_limits(observed) if observed.ndim == 2 else ()
+    makers = {
+        "input": lambda: Picture((f"input {size}", "input"), observed, *limits),
+        "recon": lambda: Picture(
+            ("reconstruction", "recon"), calm(insight.reconstruct(latents)), *limits
+        ),
+        "openloop": lambda: Prediction(
+            insight.open_loop(latents, episode.action, ahead), False, *limits
+        ),
+        "dream": lambda: Prediction(
+            insight.dream(latents, DREAM_CONTEXT, DREAM_STEPS), True, *limits
+        ),
+        "latent": lambda: Latent(latents),
+        "policy": lambda: Policy(opinion.policy, episode.action, action_names, font),
+    }
+    return {name: makers[name]() for name in names if name != "screen"}
+
+
+def vector_limits(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest value [D] that the drawing of vectors [T, D] is scaled to.
+
+    Bars have their own, since their units differ. Many numbers are one picture with one scale: a
+    cell that never changes is as bright as its value.
+    """
+    axis = 0 if observed.shape[1] <= MOST_BARS else None
+    shape = observed.shape[1:]
+    return tuple(np.broadcast_to(f(observed, axis), shape) for f in (np.min, np.max))
+
+
+def square(values: np.ndarray) -> np.ndarray:
+    """Vectors [..., D] as squares [..., side, side], filled up with zeros."""
+    size = values.shape[-1]
+    side = int(np.ceil(np.sqrt(size)))
+    padding = np.zeros((*values.shape[:-1], side * side - size), values.dtype)
+    return np.concatenate([values, padding], -1).reshape(*values.shape[:-1], side, side)
+
+
+def calm(seen: np.ndarray) -> np.ndarray:
+    """Predicted images in steps of 8 gray levels: noise that no eye sees would be most of a GIF."""
+    if seen.dtype != np.uint8:
+        return seen
+    return np.minimum((seen.astype(np.uint16) + 4) // 8 * 8, 255).astype(np.uint8)
+
+
+def rgb(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] as [H, W, 3]; of other than 1 or 3 channels the last one, the newest of a
+    stack of frames."""
+    return image if image.shape[-1] == 3 else np.repeat(image[..., -1:], 3, -1)

@@ -1,0 +1,1 @@
+"""Comparison of precisions: whole runs, and one update from inside."""

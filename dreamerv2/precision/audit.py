@@ -1,0 +1,421 @@
+"""What a precision does inside one update: `python -m dreamerv2.compare --audit RUN`.
+
+Every update starts from the weights of the checkpoint, with learning rate 0: all precisions see the
+same weights, batches and noise, and only a latent whose class falls differently sets them apart.
+
+Shape letters: B batch, T time.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from common.config import split_flags
+from common.data.replay import Replay
+from common.device import setup_device
+from common.nn.draws import Draws, Modes
+from dreamerv2.agent.nets import ImageNormal
+from dreamerv2.precision import audit_report
+from dreamerv2.run import restore
+from dreamerv2.run.restore import Saved
+
+MODULES = ("encoder", "rssm", "rssm/gru", "decoder", "heads", "actor", "critic")
+OPTIMIZERS = ("model", "actor", "critic")
+EXPONENTS = range(25)  # of the loss scales that are swept
+SWEPT_BATCHES = 3  # each takes as many float16 updates as there are exponents
+LARGEST = float(np.finfo(np.float16).max)
+OTHER_DRAWS = 10**9  # added to the number of an update: other noise for the same batch
+ALLOWED_ZEROS = 0.01  # beyond the share that no scale avoids, where a scale is called usable
+
+Arrays = dict[str, np.ndarray]
+
+
+class Result(NamedTuple):
+    """One update: true (unscaled) gradients by variable, and what the world model computed."""
+
+    grads: Arrays
+    outputs: Arrays
+
+
+def audit(
+    logdir: Path, precisions: Sequence[str], updates: int, flags: Sequence[str], command: str
+) -> None:
+    """Audits the latest checkpoint of a run and writes RUN/audit/report.md, .png and .json.
+
+    flags: of train, applied to the lower precisions; `precision_overrides` above all.
+
+    Raises:
+        ValueError: no checkpoint, no episodes, or flags that do not fit.
+    """
+    device = setup_device()
+    print(device, flush=True)
+    saved = restore.read(logdir)
+    saved = saved._replace(config=saved.config.update_flags(split_flags(flags)))
+    batches = list(itertools.islice(read_batches(logdir, saved), updates))
+    content = {
+        "command": command,
+        "device": device.splitlines()[0].removeprefix("Device: "),
+        "task": saved.config.task,
+        "checkpoint": saved.path.name,
+        "trained_at": str(saved.config.precision),
+        "updates": updates,
+        **measure(saved, batches, precisions),
+    }
+    directory = logdir / "audit"
+    directory.mkdir(exist_ok=True)
+    audit_report.write(directory, content)
+    print("\n".join(audit_report.verdict(content)))
+    print(f"\nReport: {directory / 'report.md'}", flush=True)
+
+
+def read_batches(logdir: Path, saved: Saved) -> Iterator[Arrays]:
+    """Batches as training would draw them from the run's episodes."""
+    directory = logdir / "train_episodes"
+    if not directory.is_dir():
+        raise ValueError(f"{directory} does not exist: an audit needs the episodes of the run")
+    replay = saved.config.replay
+    sampling = {k: replay[k] for k in ("minlen", "maxlen", "prioritize_ends")}
+    return Replay(directory, capacity=0, seed=saved.config.seed, **sampling).batches(
+        **saved.config.dataset
+    )
+
+
+class Subject:
+    """The agent of a checkpoint at one precision, for updates that leave it as it was."""
+
+    def __init__(self, saved: Saved, precision: str, overrides: bool = True):
+        changes: dict[str, Any] = {
+            "precision": int(precision) if precision.isdigit() else precision,
+            "loss_scale": "dynamic",
+            r"(model|actor|critic)_opt\.(lr|wd)": 0.0,
+        }
+        if not overrides:
+            changes[r"precision_overrides\..*"] = "default"
+        self.agent = saved._replace(config=saved.config.update(changes)).agent()
+        self._variables = saved.variables
+        self._loss_scale = saved.config.loss_scale
+        self._steps = tf.constant(saved.agent_steps, tf.int64)
+        self._update = tf.function(self._run, autograph=False)
+        self._activations = tf.function(self._compute_activations, autograph=False)
+
+    def initial_scales(self) -> dict[str, float]:
+        """Loss scales as configured; where dynamic, what the checkpoint holds: 2^15 until a float16
+        run has changed it."""
+        if self._loss_scale != "dynamic":
+            scale = 1.0 if self._loss_scale == "none" else self._loss_scale
+            return dict.fromkeys(OPTIMIZERS, scale)
+        return {k: float(self._variables[f"{k}_opt/loss_scale/scale"]) for k in OPTIMIZERS}
+
+    def scales(self) -> dict[str, float]:
+        """The loss scale of each optimiser after the last update."""
+        optimizers = self.agent.optimizers
+        return {k: float(optimizers[f"{k}_opt"].loss_scale.scale) for k in OPTIMIZERS}
+
+    def update(
+        self, batch: Arrays, number: int, scales: Mapping[str, float] | None = None
+    ) -> Result:
+        """One update on a batch; `number` decides the noise, `scales` are the loss scales."""
+        arrays = dict(self._variables)
+        for name, scale in (scales or {}).items():
+            arrays[f"{name}_opt/loss_scale/scale"] = np.float32(scale)
+            arrays[f"{name}_opt/loss_scale/good_steps"] = np.int64(0)
+        self.agent.load_state_dict(arrays)
+        grads, outputs = self._update(self._tensors(batch), tf.constant(number, tf.int64))
+        return Result(*({k: v.numpy() for k, v in group.items()} for group in (grads, outputs)))
+
+    def activations(self, batch: Arrays, reference: Arrays) -> Arrays:
+        """Outputs of each module by `MODULE: what`, every module fed with what float32 computed."""
+        return {
+            name: np.asarray(value, np.float32)
+            for name, value in self._activations(self._tensors(batch), reference).items()
+        }
+
+    def _tensors(self, batch):
+        keys = [*self.agent.wm.input_keys, "action"]
+        return {key: tf.constant(batch[key]) for key in keys}
+
+    def _run(self, batch, number):
+        agent = self.agent
+        draws = Draws([tf.cast(agent.config.seed, tf.int64), number])
+        state = agent.wm.rssm.initial(tf.shape(batch["action"])[0])
+        update = agent.update(batch, state, self._steps, draws)
+        variables = {
+            "model": agent.wm.named_variables(),
+            "actor": agent.behavior.actor.named_variables("actor/"),
+            "critic": agent.behavior.critic.named_variables("critic/"),
+        }
+        grads = {
+            name: grad
+            for part, names in variables.items()
+            for name, grad in zip(names, update.grads[part], strict=True)
+        }
+        outputs = {"embed": update.model.embed, "feat": update.model.feat}
+        outputs |= {f"post_{key}": value for key, value in update.model.post.items()}
+        outputs["loss"] = update.model.loss
+        return grads, {k: tf.cast(v, tf.float32) for k, v in outputs.items()}
+
+    def _compute_activations(self, batch, reference):
+        wm, behavior = self.agent.wm, self.agent.behavior
+        feat, post = reference["feat"], _previous(reference)
+        flat = {k: tf.reshape(batch[k], [-1, *batch[k].shape[2:]]) for k in ("action", "is_first")}
+        embed = tf.reshape(reference["embed"], [-1, reference["embed"].shape[-1]])
+        step = wm.rssm.obs_step(post, flat["action"], embed, flat["is_first"], Modes())
+        prior = wm.rssm.img_step(post, flat["action"], Modes())
+        stats = [key for key in step if key not in ("stoch", "deter")]
+        actor = behavior.actor(feat, Modes())
+        found = {
+            "encoder: embedding": wm.encoder(wm.preprocess(batch)),
+            "rssm/gru: state": step["deter"],
+            **{f"rssm: posterior {k}": step[k] for k in stats},
+            **{f"rssm: prior {k}": prior[k] for k in stats},
+            **{f"decoder: {k}": dist.mode() for k, dist in wm.decoder(feat).items()},
+            **{f"heads: {k}": head(feat).mean() for k, head in wm.heads.items()},
+            # The mode of a one-hot action is one-hot: its logits say more.
+            "actor: policy": actor.logits if hasattr(actor, "logits") else actor.mode(),
+            "critic: value": behavior.critic(feat).mode(),
+        }
+        return {name: tf.cast(value, tf.float32) for name, value in found.items()}
+
+
+def _previous(reference: Arrays) -> dict[str, tf.Tensor]:
+    """The posterior before each row, `[B T, ...]`: zeros, then all rows but the last."""
+    found = {}
+    for key, value in reference.items():
+        if key.startswith("post_"):
+            shifted = tf.concat([tf.zeros_like(value[:, :1]), value[:, :-1]], 1)
+            found[key.removeprefix("post_")] = tf.reshape(shifted, [-1, *value.shape[2:]])
+    return found
+
+
+def module_of(variable: str) -> str:
+    """The module, as `precision_overrides` names it, that a variable belongs to."""
+    parts = variable.split("/")
+    if parts[:2] == ["rssm", "gru"]:
+        return "rssm/gru"
+    return "heads" if parts[0] in ("reward", "discount") else parts[0]
+
+
+def optimizer_of(module: str) -> str:
+    """The optimiser, and so the loss scale, of a module."""
+    return module if module in OPTIMIZERS else "model"
+
+
+# Measuring
+
+
+def measure(
+    saved: Saved, batches: Sequence[Arrays], precisions: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Everything that the report says about the batches."""
+    reference = Subject(saved, "32", overrides=False)
+    results = [reference.update(batch, i) for i, batch in enumerate(batches)]
+    print(f"float32: {len(batches)} updates", flush=True)
+    redrawn = [reference.update(batch, i + OTHER_DRAWS) for i, batch in enumerate(batches)]
+    noise = [gradient_errors(a.grads, b.grads) for a, b in zip(results, redrawn, strict=True)]
+    found: dict[str, Any] = {
+        "sampling_noise": {module: _median(noise, module) for module in MODULES},
+        "precisions": {},
+    }
+    for precision in precisions:
+        subject = Subject(saved, precision)
+        found["precisions"][precision] = follow(subject, reference, batches, results)
+        print(f"{precision}: {len(batches)} updates", flush=True)
+        if subject.agent.precision.uses_float16:
+            swept = list(zip(batches, results, strict=True))[:SWEPT_BATCHES]
+            found["precisions"][precision]["sweep"] = sweep(subject, swept)
+    if reference.agent.wm.decoder.image_keys:
+        found["image_likelihood"] = likelihood_errors(reference, batches, results)
+    return found
+
+
+def follow(
+    subject: Subject, reference: Subject, batches: Sequence[Arrays], results: Sequence[Result]
+) -> dict[str, Any]:
+    """Errors of a precision against float32; its loss scale goes where dynamic scaling takes it."""
+    scales = subject.initial_scales()
+    trajectory, activations, gradients, flipped = [scales], [], [], []
+    nonfinite = dict.fromkeys(MODULES, 0)
+    for i, (batch, result) in enumerate(zip(batches, results, strict=True)):
+        ours = subject.update(batch, i, scales)
+        errors = gradient_errors(result.grads, ours.grads)
+        gradients.append({k: v for k, v in errors.items() if np.isfinite(v)})
+        for module in errors.keys() - gradients[-1].keys():
+            nonfinite[module] += 1
+        outputs = (s.activations(batch, result.outputs) for s in (reference, subject))
+        activations.append(activation_errors(*outputs))
+        flipped.append(other_class(result.outputs, ours.outputs))
+        scales = subject.scales()
+        trajectory.append(scales)
+    return {
+        "activation_error": {name: _median(activations, name) for name in activations[0]},
+        "gradient_error": {module: _median(gradients, module) for module in MODULES},
+        "gradients_not_finite": nonfinite,
+        "latents_of_other_class": float(np.mean(flipped)),
+        "loss_scale": trajectory if subject.agent.precision.uses_float16 else [],
+    }
+
+
+def gradient_errors(reference: Arrays, ours: Arrays) -> dict[str, float]:
+    """Per module, `||ours - reference|| / ||reference||` over all its gradients; infinite where
+    one is not finite."""
+    errors = {}
+    for module in MODULES:
+        names = [name for name in reference if module_of(name) == module]
+        difference = _norm(ours[name] - reference[name] for name in names)
+        error = difference / max(_norm(reference[name] for name in names), 1e-30)
+        errors[module] = error if np.isfinite(error) else np.inf
+    return errors
+
+
+def activation_errors(reference: Arrays, ours: Arrays) -> dict[str, float]:
+    """The relative error of each output of a module."""
+    return {
+        name: _norm([ours[name] - value]) / max(_norm([value]), 1e-30)
+        for name, value in reference.items()
+    }
+
+
+def other_class(reference: Arrays, ours: Arrays) -> float:
+    """Share of discrete latents that fell on another class than at float32; 0 for Gaussian ones."""
+    if "post_logit" not in reference:
+        return 0.0
+    classes = (r["post_stoch"].argmax(-1) for r in (reference, ours))
+    return float(np.mean(np.not_equal(*classes)))
+
+
+def sweep(subject: Subject, swept: Sequence[tuple[Arrays, Result]]) -> dict[str, Any]:
+    """Gradients at every loss scale 2^k, compared with float32.
+
+    Returns:
+        `modules`: per module, by exponent, the `zero` share (float32 has another number there) and
+        the `not_finite` share of entries, the `window` of usable exponents, and the `optimizer`
+        that has the scale; `tensors`: those that overflow, at the lowest exponent first;
+        `largest`: per optimiser, the largest exponent at which all is finite, where dynamic
+        scaling hovers.
+    """
+    shares = {module: {"zero": [], "not_finite": []} for module in MODULES}
+    first_overflow: dict[str, int] = {}
+    for exponent in EXPONENTS:
+        scales = dict.fromkeys(OPTIMIZERS, 2.0**exponent)
+        grads = [subject.update(batch, i, scales).grads for i, (batch, _) in enumerate(swept)]
+        pairs = [(result.grads, ours) for (_, result), ours in zip(swept, grads, strict=True)]
+        for module, share in module_shares(pairs).items():
+            for kind, value in share.items():
+                shares[module][kind].append(value)
+        for name in swept[0][1].grads:
+            if not all(np.isfinite(ours[name]).all() for ours in grads):
+                first_overflow.setdefault(name, exponent)
+        print(f"float16: loss scale 2^{exponent}", flush=True)
+    return {
+        "exponents": list(EXPONENTS),
+        "updates": len(swept),
+        "modules": {
+            module: {
+                **share,
+                "window": usable_window(**share),
+                "optimizer": optimizer_of(module),
+            }
+            for module, share in shares.items()
+        },
+        "tensors": overflowing_tensors(first_overflow, [result.grads for _, result in swept]),
+        "largest": {name: largest_finite(shares, name) for name in OPTIMIZERS},
+    }
+
+
+def module_shares(pairs: Sequence[tuple[Arrays, Arrays]]) -> dict[str, dict[str, float]]:
+    """Shares of gradient entries, from pairs of float32's gradients and ours."""
+    shares = {}
+    for module in MODULES:
+        names = [name for name in pairs[0][0] if module_of(name) == module]
+        entries = there = zero = bad = 0
+        for reference, ours in pairs:
+            for name in names:
+                nonzero = reference[name] != 0
+                entries += nonzero.size
+                there += np.count_nonzero(nonzero)
+                zero += np.count_nonzero(nonzero & (ours[name] == 0))
+                bad += np.count_nonzero(~np.isfinite(ours[name]))
+        shares[module] = {"zero": zero / max(there, 1), "not_finite": bad / max(entries, 1)}
+    return shares
+
+
+def usable_window(zero: Sequence[float], not_finite: Sequence[float]) -> list[int]:
+    """Lowest and highest exponent without overflow and with hardly more zeros than at the best."""
+    finite = [e for e in EXPONENTS if not not_finite[e]]
+    least = min((zero[e] for e in finite), default=0.0)
+    usable = [e for e in finite if zero[e] <= least + ALLOWED_ZEROS]
+    return [usable[0], usable[-1]] if usable else []
+
+
+def largest_finite(shares: Mapping[str, Mapping[str, list[float]]], optimizer: str) -> int | None:
+    """The largest exponent at which no module of an optimiser overflows."""
+    parts = [share for module, share in shares.items() if optimizer_of(module) == optimizer]
+    finite = [e for e in EXPONENTS if not any(share["not_finite"][e] for share in parts)]
+    return max(finite, default=None)
+
+
+def overflowing_tensors(
+    first_overflow: Mapping[str, int], grads: Sequence[Arrays]
+) -> list[dict[str, Any]]:
+    """Parameters whose gradient overflowed: at which exponent, and at which one its own largest
+    entry leaves float16. Where the second is higher, the overflow was upstream of the gradient."""
+    rows = []
+    for name, exponent in first_overflow.items():
+        largest = max(float(np.abs(g[name]).max()) for g in grads)
+        own = int(np.ceil(np.log2(LARGEST / largest))) if largest else None
+        rows.append(
+            {"name": name, "exponent": exponent, "own_exponent": own, "largest_gradient": largest}
+        )
+    return sorted(rows, key=lambda row: (row["exponent"], row["own_exponent"] or 99))
+
+
+def likelihood_errors(
+    reference: Subject, batches: Sequence[Arrays], results: Sequence[Result]
+) -> dict[str, dict[str, float]]:
+    """Per image key: how far float16 puts the log-likelihood of an image from its true value, when
+    terms and sum are float16 as in the author's code, and when only the decoder's output is.
+
+    `signal` is the part that depends on the prediction: half the squared error, summed.
+    """
+    found = {}
+    for key in reference.agent.wm.decoder.image_keys:
+        sums: dict[str, list[np.ndarray]] = {"half": [], "float": [], "signal": [], "true": []}
+        for batch, result in zip(batches, results, strict=True):
+            mean = reference.agent.wm.decoder(tf.constant(result.outputs["feat"]))[key].mode()
+            image = tf.constant(batch[key])
+            exact = np.asarray(image, np.float64) / 255 - 0.5
+            signal = 0.5 * np.square(exact - mean.numpy()).sum((-3, -2, -1))
+            true = -signal - 0.5 * np.log(2 * np.pi) * np.prod(mean.shape[-3:])
+            half_mean = tf.cast(mean, tf.float16)
+            half_image = tf.cast(image, tf.float16) / 255 - 0.5
+            as_float = ImageNormal(tf.cast(half_mean, tf.float32))
+            sums["half"].append(ImageNormal(half_mean).log_prob(half_image).numpy() - true)
+            sums["float"].append(as_float.log_prob(tf.cast(half_image, tf.float32)).numpy() - true)
+            sums["signal"].append(signal)
+            sums["true"].append(true)
+        half, single, signal, true = (np.concatenate(values, None) for values in sums.values())
+        found[key] = {
+            "mean_log_likelihood": float(true.mean()),
+            "mean_signal": float(signal.mean()),
+            "signal_std": float(signal.std()),
+            "float16_sum_mean_error": float(half.mean()),
+            "float16_sum_mean_absolute_error": float(np.abs(half).mean()),
+            "float16_sum_largest_error": float(np.abs(half).max()),
+            "float32_sum_mean_absolute_error": float(np.abs(single).mean()),
+            "spacing_of_float16": float(np.spacing(np.float16(-true.mean()))),
+        }
+    return found
+
+
+def _norm(arrays) -> float:
+    """Euclidean norm of all entries together, in float64."""
+    return float(np.sqrt(sum(np.square(a.astype(np.float64)).sum() for a in arrays)))
+
+
+def _median(errors: Sequence[Mapping[str, float]], name: str) -> float | None:
+    values = [error[name] for error in errors if name in error]
+    return float(np.median(values)) if values else None

@@ -1,0 +1,393 @@
+"""What runs at different precisions say about precision: reading their files, and statistics.
+
+The returns of a run are those of its training episodes. `WINDOWS` equal parts of the run make its
+curve; the final return is the mean over the episodes of the last tenth, and of five at least.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.checkpoint import Checkpoints
+from common.config import Config
+from common.report.stats import (
+    FEWEST_RUNS,
+    bootstrap_difference,
+    bootstrap_interval,
+    false_alarm_rate,
+)
+from dreamerv2.run import blocks
+
+WINDOWS = 20
+FINAL_SHARE, FINAL_EPISODES = 0.1, 5
+OPTIMIZERS = ("model", "actor", "critic")
+# What runs that are compared may differ in; anything else is said in the report.
+COMPARED = re.compile(r"precision|precision_overrides\..*|loss_scale|seed|logdir")
+CLEARLY_FASTER = 0.95  # a ratio of times above this is not worth another precision
+
+
+class Run(NamedTuple):
+    """One run as its files tell it. `status`: finished, failed, unfinished or not started."""
+
+    name: str
+    config: Config
+    status: str
+    error: str
+    rows: list[dict[str, float | None]]  # metrics.jsonl
+    checkpoint_bytes: int | None
+    device: str
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    def series(self, key: str, over: str = "step") -> tuple[np.ndarray, np.ndarray]:
+        """(x, y) of the rows with a finite `key`; `over` is `step` [env frames] or `updates`."""
+        points = [(r[over], r[key]) for r in self.rows if None not in (r.get(key), r.get(over))]
+        x, y = np.array(points, np.float64).reshape(-1, 2).T
+        return x, y
+
+    def last(self, key: str) -> float | None:
+        """The newest value of a metric."""
+        _, y = self.series(key)
+        return float(y[-1]) if len(y) else None
+
+
+def read_metrics(path: Path) -> list[dict[str, float | None]]:
+    """Rows of a metrics.jsonl; where a resumed run went back, what it wrote anew counts.
+
+    A line that a killed process left half written is passed over.
+    """
+    rows: list[dict[str, float | None]] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        while rows and rows[-1]["step"] > row["step"]:
+            rows.pop()
+        rows.append(row)
+    return rows
+
+
+def read_run(logdir: Path, planned: Config | None = None) -> Run:
+    """The run in a logdir, whatever its state; its log, if there is one, is `LOGDIR.log`.
+
+    planned: what the run is to be, for one that may not have begun.
+
+    Raises:
+        ConfigError or OSError: there is no `config.yaml` that can be read, and no plan.
+    """
+    saved = logdir / "config.yaml"
+    config = blocks.load_config(saved) if saved.exists() or planned is None else planned
+    checkpoint = Checkpoints(logdir / "checkpoints", config.keep_checkpoints).latest()
+    log = read_log(logdir)
+    status, error = "unfinished" if log or checkpoint else "not started", ""
+    if checkpoint and int(checkpoint.stem) >= config.steps:
+        status = "finished"
+    elif log and log[-1].startswith("error: "):
+        status, error = "failed", log[-1].removeprefix("error: ")
+    device = [line for line in log if line.startswith("Device: ")]
+    return Run(
+        name=logdir.name,
+        config=config,
+        status=status,
+        error=error,
+        rows=read_metrics(logdir / "metrics.jsonl"),
+        checkpoint_bytes=checkpoint.stat().st_size if checkpoint else None,
+        device=device[-1].removeprefix("Device: ") if device else "",
+    )
+
+
+def read_log(logdir: Path) -> list[str]:
+    """Non-empty lines that the run printed, or none."""
+    path = log_path(logdir)
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def log_path(logdir: Path) -> Path:
+    """Where a comparison keeps what a run prints."""
+    return logdir.with_name(logdir.name + ".log")
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """What each run is called: its precision, and those overrides that not all runs share."""
+    keys = [key for key in runs[0].config.flat if re.match("precision_overrides|loss_scale$", key)]
+    differing = [k for k in keys if len({str(run.config[k]) for run in runs}) > 1]
+    result = []
+    for run in runs:
+        parts = [str(run.config.precision)]
+        for key in differing:
+            if run.config[key] not in ("default", "dynamic"):
+                parts.append(f"{key.removeprefix('precision_overrides.')} {run.config[key]}")
+        result.append(", ".join(parts))
+    return result
+
+
+def differing_keys(runs: Sequence[Run]) -> list[str]:
+    """Keys, other than those under comparison, in which the runs' configurations differ."""
+    flats = [run.config.flat for run in runs]
+    keys = dict.fromkeys(key for flat in flats for key in flat if not COMPARED.fullmatch(key))
+    return [key for key in keys if len({str(flat.get(key)) for flat in flats}) > 1]
+
+
+# One run in numbers
+
+
+def total_frames(run: Run) -> int:
+    """How long the run is to be, env frames."""
+    return run.config.steps * run.config.action_repeat
+
+
+def window_returns(run: Run) -> np.ndarray:
+    """Mean return of the episodes that ended in each window, `[WINDOWS]`, NaN where none did."""
+    steps, returns = run.series("train_return")
+    window = np.clip(np.ceil(steps / total_frames(run) * WINDOWS).astype(int) - 1, 0, WINDOWS - 1)
+    sums = np.bincount(window, returns, WINDOWS)
+    counts = np.bincount(window, minlength=WINDOWS)
+    return np.where(counts, sums / np.maximum(counts, 1), np.nan)
+
+
+def final_return(run: Run) -> float | None:
+    """Mean over the episodes of the last tenth of the run, the last five at least."""
+    steps, returns = run.series("train_return")
+    if not len(returns):
+        return None
+    late = int(np.sum(steps > (1 - FINAL_SHARE) * total_frames(run)))
+    return float(returns[-max(late, FINAL_EPISODES) :].mean())
+
+
+def best_return(run: Run) -> float | None:
+    """The highest mean of a window."""
+    windows = window_returns(run)
+    return None if np.isnan(windows).all() else float(np.nanmax(windows))
+
+
+def seconds_per_update(run: Run) -> float | None:
+    """Median over the logged intervals; the first one, which compiles, is left out if it can be."""
+    times = [
+        row["time_train"] / row["updates_per_second"]
+        for row in run.rows
+        if row.get("time_train") and row.get("updates_per_second")
+    ]
+    return float(np.median(times[1:] or times)) if times else None
+
+
+def skipped_updates(run: Run) -> int:
+    """Steps that the three optimisers left out because a gradient was not finite."""
+    return int(sum(run.last(f"{name}_skipped") or 0 for name in OPTIMIZERS))
+
+
+def nonfinite_norms(run: Run) -> int:
+    """Gradient norms that were not finite: skipped at float16, elsewhere the end of the run."""
+    ended = "_grad_norm is not finite" in run.error
+    return skipped_updates(run) + ended
+
+
+def peak_memory(run: Run) -> float | None:
+    """Largest resident memory of the process that was logged, GiB."""
+    _, memory = run.series("memory_gib")
+    return float(memory.max()) if len(memory) else None
+
+
+def loss_scales(run: Run) -> dict[str, dict[str, float]]:
+    """First, lowest and last logged loss scale of each optimiser; empty without one."""
+    result = {}
+    for name in OPTIMIZERS:
+        _, scale = run.series(f"{name}_loss_scale")
+        if len(scale):
+            result[name] = {"first": scale[0], "lowest": scale.min(), "last": scale[-1]}
+    return result
+
+
+def loss_at(run: Run, loss: str, updates: float) -> float | None:
+    """The loss in the last logged interval that ended at or before `updates`."""
+    x, y = run.series(loss, "updates")
+    known = np.flatnonzero(x <= updates)
+    return float(y[known[-1]]) if len(known) else None
+
+
+# All runs
+
+
+def summarize(runs: Sequence[Run]) -> dict[str, Any]:
+    """The content of report.json; statistics are over finished runs.
+
+    Raises:
+        ValueError: no runs.
+    """
+    if not runs:
+        raise ValueError("no runs to compare")
+    groups: dict[str, list[Run]] = {}
+    for label, run in zip(labels(runs), runs, strict=True):
+        groups.setdefault(label, []).append(run)
+    baseline = next((label for label in groups if label.split(",")[0] == "32"), next(iter(groups)))
+    points = loss_points(runs)
+    precisions = {label: summarize_group(group, points) for label, group in groups.items()}
+    reference = precisions[baseline]["seconds_per_update"]
+    for summary in precisions.values():
+        seconds = summary["seconds_per_update"]
+        known = seconds is not None and reference is not None
+        summary["seconds_per_update_ratio"] = seconds / reference if known else None
+    return {
+        "task": runs[0].config.task,
+        "device": next((run.device for run in runs if run.device), ""),
+        "baseline": baseline,
+        "precisions": precisions,
+        "differences": {
+            label: differences(group, groups[baseline], points)
+            for label, group in groups.items()
+            if label != baseline
+        },
+        "loss_points": points,
+        "differing_keys": differing_keys(runs),
+        "false_alarm_rate": alarm_rate(precisions),
+    }
+
+
+def summarize_group(runs: Sequence[Run], points: Sequence[int]) -> dict[str, Any]:
+    """The runs of one precision, and statistics of those that finished."""
+    done = [run for run in runs if run.finished]
+    rows = [run_summary(run) for run in runs]
+    times = _known(seconds_per_update(run) for run in runs)
+    memory = _known(peak_memory(run) for run in runs)
+    sizes = _known(run.checkpoint_bytes for run in runs)
+    return {
+        "runs": rows,
+        "finished": len(done),
+        "final_return": bootstrap_interval(_known(map(final_return, done)))._asdict(),
+        "best_return": bootstrap_interval(_known(map(best_return, done)))._asdict(),
+        "seconds_per_update": float(np.median(times)) if times else None,
+        "peak_memory_gib": max(memory, default=None),
+        "checkpoint_bytes": max(sizes, default=None),
+        "skipped_updates": sum(row["skipped_updates"] for row in rows),
+        "nonfinite_gradient_norms": sum(row["nonfinite_gradient_norms"] for row in rows),
+        "losses": {
+            loss: {
+                str(u): bootstrap_interval(_known(loss_at(r, loss, u) for r in done))._asdict()
+                for u in points
+            }
+            for loss in loss_names(done)
+        },
+    }
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """One row of the report."""
+    return {
+        "name": run.name,
+        "seed": run.config.seed,
+        "status": run.status,
+        "error": run.error,
+        "env_frames": run.rows[-1]["step"] if run.rows else 0,
+        "updates": run.last("updates"),
+        "updates_skipped_by": {n: run.last(f"{n}_skipped") for n in OPTIMIZERS},
+        "hours": run.last("hours"),
+        "final_return": final_return(run),
+        "best_return": best_return(run),
+        "seconds_per_update": seconds_per_update(run),
+        "peak_memory_gib": peak_memory(run),
+        "checkpoint_bytes": run.checkpoint_bytes,
+        "skipped_updates": skipped_updates(run),
+        "nonfinite_gradient_norms": nonfinite_norms(run),
+        "loss_scale": loss_scales(run),
+    }
+
+
+def loss_names(runs: Sequence[Run]) -> list[str]:
+    """Losses of the world model that the runs log, the sum last."""
+    found = {key for run in runs for row in run.rows for key in row if key.endswith("_loss")}
+    return [*sorted(found - {f"{name}_loss" for name in OPTIMIZERS}), "model_loss"]
+
+
+def loss_points(runs: Sequence[Run]) -> list[int]:
+    """Numbers of updates that every finished run has reached: a quarter, a half and all of them."""
+    reached = [updates for run in runs if run.finished if (updates := run.last("updates"))]
+    most = int(min(reached, default=0))
+    return sorted({most // 4, most // 2, most} - {0})
+
+
+def differences(
+    runs: Sequence[Run], baseline: Sequence[Run], points: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Final and best return and each loss, minus those of the baseline; `called` where the interval
+    excludes zero."""
+    done = [[run for run in group if run.finished] for group in (runs, baseline)]
+    measures = {"final_return": final_return, "best_return": best_return}
+    result = {}
+    for name, measure in measures.items():
+        result[name] = bootstrap_difference(*(_known(map(measure, group)) for group in done))
+    for loss in loss_names(done[0]) if points else []:
+        values = [_known(loss_at(run, loss, points[-1]) for run in group) for group in done]
+        result[loss] = bootstrap_difference(*values)
+    return {k: d._asdict() | {"called": d.excludes_zero} for k, d in result.items()}
+
+
+def alarm_rate(precisions: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """How often a difference is called by chance with as many runs as the smallest group has."""
+    fewest = min(summary["finished"] for summary in precisions.values())
+    return false_alarm_rate(fewest, fewest) if fewest >= FEWEST_RUNS else None
+
+
+def recommend(summary: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The precision to use on this machine, and the reasons, one sentence each.
+
+    A precision is out when its runs broke more often than the baseline's, when it has too few runs
+    for an interval, or when its final return is lower by a difference that is called; of the rest
+    the fastest is taken, the baseline unless another one is clearly faster.
+    """
+    baseline, precisions = summary["baseline"], summary["precisions"]
+    candidates, reasons = [baseline], []
+    for label, group in precisions.items():
+        if label == baseline:
+            continue
+        verdict = judge(summary, label)
+        reasons.append(f"{label}: {verdict.text}.")
+        if verdict.usable and (group["seconds_per_update_ratio"] or 1) < CLEARLY_FASTER:
+            candidates.append(label)
+    best = min(candidates, key=lambda label: precisions[label]["seconds_per_update_ratio"] or 1)
+    return best, reasons
+
+
+class Verdict(NamedTuple):
+    """Whether a precision can take the baseline's place, and a sentence about it."""
+
+    usable: bool
+    text: str
+
+
+def judge(summary: Mapping[str, Any], label: str) -> Verdict:
+    """One precision against the baseline."""
+    group, baseline = summary["precisions"][label], summary["precisions"][summary["baseline"]]
+    difference = summary["differences"][label]["final_return"]
+    ratio = group["seconds_per_update_ratio"]
+    parts = [
+        f"{ratio:.2f} x the time per update of {summary['baseline']}" if ratio else "no timing"
+    ]
+    broken, broken_there = (
+        sum(run["status"] == "failed" for run in side["runs"]) for side in (group, baseline)
+    )
+    if broken:
+        parts.append(f"{broken} of {len(group['runs'])} runs failed")
+    if difference["iqm"] is None:
+        parts.append("no finished runs to compare returns of")
+    elif difference["low"] is None:
+        parts.append(f"final return {difference['iqm']:+.3g}, too few seeds to call a difference")
+    else:
+        called = "a difference" if difference["called"] else "not a difference that is called"
+        span = f"[{difference['low']:+.3g}, {difference['high']:+.3g}]"
+        parts.append(f"final return {difference['iqm']:+.3g} {span}, {called}")
+    if group["skipped_updates"]:
+        parts.append(f"{group['skipped_updates']} optimiser steps skipped")
+    worse = difference["called"] and difference["iqm"] < 0
+    usable = broken <= broken_there and difference["low"] is not None and not worse
+    return Verdict(usable, "; ".join(parts))
+
+
+def _known(values) -> list:
+    return [value for value in values if value is not None]

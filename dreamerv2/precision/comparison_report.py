@@ -1,0 +1,322 @@
+"""report.md, report.png and report.json of a comparison, for somebody who has to choose a flag."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.files import write_atomically
+from common.report.stats import bootstrap_interval
+from dreamerv2.precision import comparison
+from dreamerv2.precision.comparison import OPTIMIZERS, WINDOWS, Run
+
+COLORS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8e5ea2", "#c98c1a", "#666666")
+
+HOW_TO_READ = """\
+Values are interquartile means over the seeds that finished, with bootstrap 95 % intervals in
+brackets. A difference is called one only when its interval excludes zero; one that is not called
+may still be there, hidden by few seeds. Returns are those of training episodes: *final* is the mean
+over the last tenth of the run, five episodes at least, *best* over the best twentieth. Seconds per
+update is the median of the logged intervals. Memory is the largest resident memory of the process
+that was logged (host memory, also with a GPU). Steps are skipped, each by one optimiser, when a
+float16 gradient is not finite; that is how dynamic loss scaling finds its scale. A float32 or
+bfloat16 run ends at such a gradient."""
+
+
+def write(directory: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
+    """Writes the three files and returns what is in report.json."""
+    summary = comparison.summarize(runs)
+    best, reasons = comparison.recommend(summary)
+    content = {"recommended": best, "reasons": reasons, "command": command, **summary}
+    draw(directory / "report.png", runs, summary)
+    write_text(directory / "report.json", json.dumps(content, indent=1) + "\n")
+    write_text(directory / "report.md", markdown(content))
+    return content
+
+
+def write_text(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+# Markdown
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The report; the first lines say what to use and why."""
+    parts = [
+        "\n".join(verdict(content)),
+        "![Curves of the runs](report.png)",
+        "## In numbers",
+        table(precision_rows(content)),
+        "## Differences",
+        "\n".join(difference_lines(content)),
+        "## Model losses after the same number of updates",
+        "\n".join(loss_lines(content)),
+        "## Loss scale",
+        "\n".join(scale_lines(content)),
+        "## Runs",
+        table(run_rows(content)),
+        "## How to read this",
+        HOW_TO_READ,
+        f"Made by:\n\n    {content['command']}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def verdict(content: Mapping[str, Any]) -> list[str]:
+    """What to use on this machine, why, and what limits the answer."""
+    best, baseline = content["recommended"], content["baseline"]
+    if best == baseline:
+        why = f"no other precision is clearly faster with returns that hold up to {baseline}'s"
+    else:
+        ratio = content["precisions"][best]["seconds_per_update_ratio"]
+        why = f"{ratio:.2f} x the time per update of {baseline}, and no lower return is called"
+        low = content["differences"][best]["final_return"]["low"]
+        if low < 0:
+            why += f" (a final return lower by up to {number(-low)} is not excluded)"
+    if len(content["precisions"]) == 1:
+        why = "it is the only precision in this comparison"
+    device = content["device"] or "the machine of these runs"
+    lines = [
+        f"# Precision on {content['task']}: use {best}",
+        "",
+        f"**Use `--precision {best.split(',')[0]}` on {device}**: {why}.",
+        "",
+        *(f"- {reason}" for reason in content["reasons"]),
+    ]
+    finished = {label: group["finished"] for label, group in content["precisions"].items()}
+    total = {label: len(group["runs"]) for label, group in content["precisions"].items()}
+    counts = ", ".join(f"{finished[k]} of {total[k]} at {k}" for k in finished)
+    lines.append(f"- Finished runs (one per seed): {counts}.")
+    rate = content["false_alarm_rate"]
+    if rate is not None:
+        lines.append(
+            "- Intervals of so few seeds are too narrow: where there is no difference, one is "
+            f"called in about {100 * rate:.0f} % of comparisons, not in 5 %."
+        )
+    if content["differing_keys"]:
+        lines.append(
+            f"- The runs also differ in {', '.join(content['differing_keys'])}: this is not a "
+            "comparison of precision alone."
+        )
+    return lines
+
+
+def precision_rows(content: Mapping[str, Any]) -> list[list[str]]:
+    """Header and one row per precision."""
+    rows = [
+        ["precision", "final return", "best return", "s per update", "ratio", "memory GiB"]
+        + ["checkpoint MB", "steps skipped", "norms not finite"]
+    ]
+    for label, group in content["precisions"].items():
+        size = group["checkpoint_bytes"]
+        rows.append(
+            [
+                label,
+                interval(group["final_return"]),
+                interval(group["best_return"]),
+                number(group["seconds_per_update"]),
+                number(group["seconds_per_update_ratio"]),
+                number(group["peak_memory_gib"]),
+                number(size and size / 1e6),
+                str(group["skipped_updates"]),
+                str(group["nonfinite_gradient_norms"]),
+            ]
+        )
+    return rows
+
+
+def difference_lines(content: Mapping[str, Any]) -> list[str]:
+    """Per precision, what is different from the baseline and what is not."""
+    lines = []
+    for label, measures in content["differences"].items():
+        lines.append(f"{label} minus {content['baseline']}:\n")
+        for name, difference in measures.items():
+            if difference["low"] is None:
+                text = "too few finished runs"
+            else:
+                text = "**a difference**" if difference["called"] else "none called"
+            lines.append(f"- {name.replace('_', ' ')}: {interval(difference)}, {text}")
+        lines.append("")
+    return lines[:-1] or ["Nothing to compare with."]
+
+
+def loss_lines(content: Mapping[str, Any]) -> list[str]:
+    """One table: losses by precision at the points that all finished runs have reached."""
+    points = content["loss_points"]
+    if not points:
+        return ["No finished runs."]
+    names = dict.fromkeys(n for group in content["precisions"].values() for n in group["losses"])
+    rows = [["loss", "updates", *content["precisions"]]]
+    for name in names:
+        for updates in points:
+            values = [
+                interval(group["losses"][name][str(updates)]) if name in group["losses"] else "-"
+                for group in content["precisions"].values()
+            ]
+            rows.append([name, f"{updates:,}", *values])
+    return [table(rows)]
+
+
+def scale_lines(content: Mapping[str, Any]) -> list[str]:
+    """Where dynamic loss scaling went in each run that has a scale."""
+    rows = [["run", "optimiser", "first", "lowest", "last", "steps skipped"]]
+    for group in content["precisions"].values():
+        for run in group["runs"]:
+            for name in OPTIMIZERS:
+                if name in run["loss_scale"]:
+                    scales = [power(run["loss_scale"][name][k]) for k in rows[0][2:5]]
+                    skipped = run["updates_skipped_by"][name]
+                    rows.append([run["name"], name, *scales, number(skipped)])
+    return [table(rows)] if len(rows) > 1 else ["No run has one: it belongs to precision 16."]
+
+
+def run_rows(content: Mapping[str, Any]) -> list[list[str]]:
+    """Header and one row per run, failed ones with their error."""
+    rows = [["run", "seed", "status", "env frames", "updates", "hours", "final return", "error"]]
+    for group in content["precisions"].values():
+        for run in group["runs"]:
+            rows.append(
+                [
+                    run["name"],
+                    str(run["seed"]),
+                    run["status"],
+                    f"{run['env_frames']:,}",
+                    f"{run['updates'] or 0:,.0f}",
+                    number(run["hours"]),
+                    number(run["final_return"]),
+                    run["error"].replace("|", "\\|"),
+                ]
+            )
+    return rows
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """Three or four digits, or a dash."""
+    if value is None:
+        return "-"
+    if abs(value) < 1e-9:  # what rounding leaves of zero
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{4 if abs(value) >= 100 else 3}g}"
+
+
+def interval(value: Mapping[str, float | None]) -> str:
+    """`center [low, high]`."""
+    if value["low"] is None:
+        return number(value["iqm"])
+    return f"{number(value['iqm'])} [{number(value['low'])}, {number(value['high'])}]"
+
+
+def power(value: float) -> str:
+    """A power of two as such."""
+    exponent = np.log2(value)
+    return f"2^{exponent:.0f}" if exponent.is_integer() else number(value)
+
+
+# Figure
+
+
+def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
+    """Four panels: returns, model loss, time per update, loss scale; intervals are shaded."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups: dict[str, list[Run]] = {label: [] for label in summary["precisions"]}
+    for label, run in zip(comparison.labels(runs), runs, strict=True):
+        groups[label].append(run)
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    seeds = max(map(len, groups.values()))
+    each = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    figure.suptitle(f"{summary['task']}: precision, {each} each")
+    panels = figure.subplots(2, 2).flat
+    for draw_panel, axes in zip((_returns, _loss, _times, _scales), panels, strict=True):
+        draw_panel(axes, groups)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def _returns(axes, groups):
+    for color, (label, runs) in zip(_colors(groups), groups.items(), strict=True):
+        x = (np.arange(WINDOWS) + 0.5) / WINDOWS * max(map(comparison.total_frames, runs))
+        curves = np.array([_carried_on(comparison.window_returns(run)) for run in runs])
+        _shaded(axes, x, curves, color, label)
+    axes.set(title="Return of training episodes", xlabel="env frames", ylabel="return")
+    if axes.lines:
+        axes.legend(title="precision")
+
+
+def _loss(axes, groups):
+    for color, (label, runs) in zip(_colors(groups), groups.items(), strict=True):
+        series = [s for run in runs if len((s := run.series("model_loss", "updates"))[0])]
+        if series:
+            x = np.linspace(max(s[0][0] for s in series), max(s[0][-1] for s in series), 100)
+            curves = [np.interp(x, *s, right=np.nan) for s in series]
+            _shaded(axes, x, np.array(curves), color, label)
+    axes.set(title="Loss of the world model", xlabel="updates", ylabel="nats")
+
+
+def _times(axes, groups):
+    for i, (color, runs) in enumerate(zip(_colors(groups), groups.values(), strict=True)):
+        times = [t for run in runs if (t := comparison.seconds_per_update(run)) is not None]
+        axes.plot([i] * len(times), times, "o", color=color, alpha=0.7)
+        if times:
+            axes.hlines(np.median(times), i - 0.25, i + 0.25, color=color, lw=2)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    axes.set(title="Time per update: each run, and the median", ylabel="seconds")
+
+
+def _scales(axes, groups):
+    styles = dict(zip(OPTIMIZERS, ("-", "--", ":"), strict=True))
+    lines = {}
+    for color, runs in zip(_colors(groups), groups.values(), strict=True):
+        for run in runs:
+            for name, style in styles.items():
+                x, scale = run.series(f"{name}_loss_scale", "updates")
+                if len(x):
+                    lines[name] = axes.step(x, scale, style, where="post", color=color)[0]
+    axes.set(title="Loss scale (each run)", xlabel="updates", ylabel="scale")
+    if lines:
+        axes.set_yscale("log", base=2)
+        axes.legend(lines.values(), lines.keys(), title="optimiser")
+    else:
+        axes.text(0.5, 0.5, "no run has one", ha="center", transform=axes.transAxes)
+
+
+def _shaded(axes, x, curves, color, label):
+    """Interquartile mean over runs, its interval shaded; runs drop out where they have ended."""
+    points = [bootstrap_interval(c[~np.isnan(c)], resamples=1000) for c in curves.T]
+    known = [(xi, *p) for xi, p in zip(x, points, strict=True) if p.iqm is not None]
+    if not known:
+        return
+    x, center, low, high = np.array(known, np.float64).T  # None, of too few runs, becomes NaN
+    axes.plot(x, center, color=color, label=label)
+    axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+
+
+def _carried_on(curve: np.ndarray) -> np.ndarray:
+    """The last known value in windows without an episode, up to the last one that has any."""
+    known = np.flatnonzero(~np.isnan(curve))
+    result = curve.copy()
+    for i in range(known[0], known[-1] + 1) if len(known) else []:
+        if np.isnan(result[i]):
+            result[i] = result[i - 1]
+    return result
+
+
+def _colors(groups) -> list[str]:
+    return [COLORS[i % len(COLORS)] for i in range(len(groups))]

@@ -1,0 +1,1 @@
+"""The author's implementation: its numbers, names and runs."""

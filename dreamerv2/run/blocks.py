@@ -1,0 +1,177 @@
+"""Named blocks of configuration, and the command line that combines them.
+
+Each file `NAME.yaml` in the directory of `configs_dir()` is a block: `defaults` has every key, the
+others change some. A configuration is the defaults, then blocks in the order given, then flags.
+"""
+
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from common import config as cfg
+
+DEFAULT_BLOCKS = ("atari",)
+
+_NUMBER = r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*"
+_SCHEDULE = cfg.string(
+    rf"(linear|exp|horizon)\({_NUMBER},{_NUMBER},{_NUMBER}\)|warmup\({_NUMBER},{_NUMBER}\)",
+    "a schedule linear(a,b,n), warmup(n,a), exp(a,b,h) or horizon(a,b,n)",
+)
+_PRECISIONS = (32, 16, "bfloat16")
+
+# What the type of the default does not say; the first pattern that matches a key counts.
+_KINDS = {
+    "task": cfg.string(r"[^_]+_.+", "SUITE_NAME, for example atari_breakout"),
+    "seed": cfg.integer(0, 2**31 - 1),
+    "(prefill|pretrain|train_steps|eval_eps|time_limit)": cfg.integer(0),
+    "(steps|.*_every|keep_checkpoints|video_frames|action_repeat)": cfg.integer(1),
+    "slow_target_update": cfg.integer(1),
+    "imag_horizon": cfg.integer(2),
+    "log_keys_video": cfg.sequence(cfg.string()),
+    "log_keys_(sum|mean|max)": cfg.regex(),
+    "render_size": cfg.sequence(cfg.integer(1), length=2),
+    "atari_backend": cfg.choice("ale", "atari_py"),
+    r"replay\.(capacity|maxlen)": cfg.integer(0),
+    r"replay\.memory_gib": cfg.number(0),
+    r"(replay|dataset)\.(minlen|batch|length)": cfg.integer(1),
+    "precision": cfg.choice(*_PRECISIONS),
+    r"precision_overrides\..*": cfg.choice("default", *_PRECISIONS),
+    "loss_scale": cfg.either(cfg.choice("dynamic", "none"), cfg.number(1e-6)),
+    "clip_rewards": cfg.choice("identity", "sign", "tanh"),
+    "(expl|eval)_noise": cfg.number(0, 1),
+    "features": cfg.choice("full", "discrete"),
+    "grad_heads": cfg.sequence(cfg.choice("decoder", "reward", "discount")),
+    r"rssm\.discrete": cfg.either(cfg.choice(False), cfg.integer(1)),
+    r"rssm\.std_act": cfg.choice("softplus", "sigmoid", "sigmoid2"),
+    r"rssm\.(ensemble|hidden|deter|stoch)": cfg.integer(1),
+    r".*\.min_std": cfg.number(0),
+    r".*\.norm": cfg.choice("none", "layer"),
+    r".*\.(mlp|cnn)_keys": cfg.regex(),
+    r".*\.(mlp_layers|cnn_kernels)": cfg.sequence(cfg.integer(1)),
+    r".*\.layers": cfg.integer(0),
+    r".*\.(cnn_depth|units)": cfg.integer(1),
+    r"(reward_head|discount_head|critic)\.dist": cfg.choice("mse", "normal", "binary"),
+    r"actor\.dist": cfg.choice("auto", "onehot", "trunc_normal", "normal", "tanh_normal"),
+    r"kl\.free": cfg.number(0),
+    r"(kl\.balance|discount|discount_lambda|slow_target_fraction)": cfg.number(0, 1),
+    r"reward_norm\.momentum": cfg.number(0, 1),
+    r".*_opt\.opt": cfg.choice("adam", "nadam", "adamax", "sgd", "momentum"),
+    r".*_opt\.(lr|eps|clip|wd)": cfg.number(0),
+    "actor_grad": cfg.choice("auto", "reinforce", "dynamics", "both"),
+    "actor_grad_mix": cfg.either(cfg.number(0, 1), _SCHEDULE),
+    "actor_ent": cfg.either(cfg.number(), _SCHEDULE),
+}
+_OPEN_MAPS = {"loss_scales": cfg.number(0)}
+
+
+class Arguments(NamedTuple):
+    """What a command line asks for: the resolved values, and the blocks that they come from.
+
+    No blocks: the values come from the run that is in the logdir.
+    """
+
+    config: cfg.Config
+    blocks: tuple[str, ...]
+
+
+def configs_dir() -> pathlib.Path:
+    """Where the blocks are: inside the installed package, or beside it in a checkout."""
+    package = pathlib.Path(__file__).resolve().parents[1]
+    for directory in (package / "configs", package.parent / "configs"):
+        if (directory / "defaults.yaml").is_file():
+            return directory
+    raise FileNotFoundError(f"{package} has no configs/defaults.yaml, neither inside nor beside it")
+
+
+def block_names() -> list[str]:
+    """Names of all blocks, `defaults` included."""
+    return sorted(path.stem for path in configs_dir().glob("*.yaml"))
+
+
+def load_block(name: str) -> dict[str, Any]:
+    """The changes that a block makes, as written; ConfigError for an unknown name."""
+    names = block_names()
+    if name not in names:
+        close = cfg.nearest(name, names) or f"; there are {', '.join(names)}"
+        raise cfg.ConfigError(f"unknown block {name}{close}")
+    return cfg.load_yaml(configs_dir() / f"{name}.yaml")
+
+
+def defaults() -> cfg.Config:
+    """The block `defaults`, which knows what every key accepts."""
+    return cfg.Config(load_block("defaults"), _KINDS, _OPEN_MAPS)
+
+
+def make_config(blocks: Sequence[str], overrides: Mapping[str, Any] | None = None) -> cfg.Config:
+    """The defaults, changed by blocks in the order given, then by `overrides`."""
+    config = defaults()
+    for name in blocks:
+        config = config.update(load_block(name))
+    return config.update(overrides or {})
+
+
+def load_config(path: str | pathlib.Path) -> cfg.Config:
+    """A saved `config.yaml`, checked against today's keys and types."""
+    return defaults().update(cfg.load_yaml(path))
+
+
+def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
+    """The configuration that `--configs NAME ... --KEY VALUE ...` asks for.
+
+    Without `--configs`, a run that is in the logdir goes on with its saved configuration, which no
+    block may name (an imported one). `--help` prints all keys and exits. Raises ConfigError for
+    anything that is not accepted, and when `--logdir` is missing.
+    """
+    if "--help" in argv or "-h" in argv:
+        sys.stdout.write(help_text(command))
+        raise SystemExit(0)
+    flags = cfg.split_flags(argv)
+    blocks = tuple(word for name, words in flags if name == "configs" for word in words)
+    flags = [flag for flag in flags if flag[0] != "configs"]
+    config = make_config(blocks or DEFAULT_BLOCKS).update_flags(flags)
+    if not config.logdir:
+        raise cfg.ConfigError("--logdir is missing; write --logdir DIR")
+    saved = pathlib.Path(config.logdir).expanduser() / "config.yaml"
+    if not blocks and saved.is_file():
+        return Arguments(load_config(saved).update_flags(flags), blocks)
+    return Arguments(config, blocks or DEFAULT_BLOCKS)
+
+
+def help_text(command: str = "train") -> str:
+    """Usage, blocks, and one line per key: type, value in the default blocks, meaning."""
+    config = make_config(DEFAULT_BLOCKS)
+    lines = [
+        f"usage: python -m dreamerv2.{command} --logdir DIR [--configs NAME ...] [--KEY VALUE ...]",
+        "",
+        f"Blocks for --configs, applied in the order given: {', '.join(block_names())}.",
+        "Without --configs, a run that is in the logdir keeps its values; a new one has those of",
+        f"{' '.join(DEFAULT_BLOCKS)}, which are below.",
+        r"KEY may be a pattern, as in --'.*\.units' 64; a list is written --KEY 1 2 3.",
+        "",
+    ]
+    meanings = key_meanings()
+    for key, value in config.flat.items():
+        value = list(value) if isinstance(value, tuple) else value
+        lines.append(f"  --{key} {'' if value == '' else value}".rstrip())
+        lines.append(f"      {meanings[key]} ({config.kind(key).expected})")
+    return "\n".join(lines) + "\n"
+
+
+def key_meanings() -> dict[str, str]:
+    """Dotted key -> the comment at the end of its line in the block `defaults`."""
+
+    def collect(section, prefix):
+        for name, value in section.items():
+            if isinstance(value, dict):
+                collect(value, f"{prefix}{name}.")
+                continue
+            tokens = section.ca.items.get(name)
+            comment = tokens[2].value if tokens else ""
+            meanings[prefix + name] = comment.partition("\n")[0].lstrip("# ")
+
+    meanings: dict[str, str] = {}
+    collect(YAML().load(configs_dir() / "defaults.yaml"), "")
+    return meanings

@@ -1,0 +1,89 @@
+"""Builds what a run is made of, from a configuration: environment, agent, replay and logger."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.config import Config
+from common.data.replay import Replay, machine_memory
+from common.envs import make_env
+from common.envs.base import Env
+from common.log.logger import GIFOutput, JSONLOutput, Logger, TensorBoardOutput, TerminalOutput
+from dreamerv2.run.runner import Runner
+
+# The evaluation's replay holds a tenth of the training's steps, and gets as much of the memory.
+EVAL_SHARE = 1 / 10
+
+# TensorFlow takes seconds to import: below, that waits until the quick checks have passed.
+
+
+def make_runner(config: Config, env_factory: Callable[[str, int], Env | None]) -> Runner:
+    """A run in `config.logdir` on the environments of `env_factory(mode, seed)`."""
+    return Runner(
+        config,
+        make_env=env_factory,
+        make_agent=lambda obs_space, act_space: make_agent(config, obs_space, act_space),
+        make_replay=lambda mode, seed, agent: make_replay(config, mode, seed, agent),
+        make_logger=lambda show: make_logger(config, show),
+    )
+
+
+def configured_env(config: Config, mode: str, seed: int) -> Env:
+    """The environment that the configuration names; `mode` is `train` or `eval`."""
+    return make_env(
+        config.task,
+        seed=seed,
+        mode=mode,
+        time_limit=config.time_limit,
+        action_repeat=config.action_repeat,
+        render_size=config.render_size,
+        atari_grayscale=config.atari_grayscale,
+        atari_full_actions=config.atari_full_actions,
+        atari_backend=config.atari_backend,
+        minatar_render=config.minatar_render,
+    )
+
+
+def make_agent(config: Config, obs_space: Mapping, act_space: Any) -> Any:
+    """The agent on the device that there is; says which, with versions."""
+    from common.device import setup_device
+
+    print(setup_device(config.precision), flush=True)
+    import tensorflow as tf
+
+    from dreamerv2.agent.agent import Agent
+
+    tf.random.set_seed(config.seed)
+    return Agent(config, obs_space, act_space)
+
+
+def make_replay(config: Config, mode: str, seed: int, agent: Any) -> Replay:
+    """`train_episodes/` or `eval_episodes/` of the logdir; the second only serves reports.
+
+    Batches hold what the agent reads; other keys, such as the emulator's RAM, stay on disk.
+    """
+    directory = Path(config.logdir).expanduser() / f"{mode}_episodes"
+    gib = config.replay.memory_gib or machine_memory() / 2 / 2**30
+    if mode == "train":
+        settings = {**config.replay, "memory_gib": gib * (1 - EVAL_SHARE)}
+    else:
+        length = config.dataset.length
+        settings = {
+            "capacity": config.replay.capacity * EVAL_SHARE,
+            "minlen": length,
+            "maxlen": length,
+            "memory_gib": gib * EVAL_SHARE,
+        }
+    return Replay(directory, seed=seed, keys=[*agent.wm.input_keys, "action"], **settings)
+
+
+def make_logger(config: Config, show: Callable[[str], None]) -> Logger:
+    """Terminal, `metrics.jsonl`, `videos/` and TensorBoard's event files in the logdir."""
+    logdir = Path(config.logdir).expanduser()
+    outputs = [
+        TerminalOutput(show),
+        JSONLOutput(logdir),
+        GIFOutput(logdir / "videos"),
+        TensorBoardOutput(logdir),
+    ]
+    return Logger(outputs, config.action_repeat)

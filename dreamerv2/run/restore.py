@@ -1,0 +1,113 @@
+"""Trained agents from their checkpoints; nothing else of a run is needed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from common import checkpoint
+from common.config import Config, ConfigError
+from common.data.spaces import is_discrete
+from common.envs.base import Env
+from common.envs.wrappers import describe
+from dreamerv2.run import blocks, snapshot
+
+if TYPE_CHECKING:
+    from dreamerv2.agent.agent import Agent
+
+# Long enough for any Atari game at its usual limit of 108,000 frames [agent steps].
+ENDLESS = 27_000
+
+
+class Saved(NamedTuple):
+    """A checkpoint of a run, read and checked."""
+
+    path: Path
+    config: Config
+    agent_steps: int
+    obs_space: dict[str, gymnasium.Space]
+    act_space: gymnasium.Space
+    action_names: tuple[str, ...] | None
+    variables: dict[str, np.ndarray]
+
+    @property
+    def env_frames(self) -> int:
+        return self.agent_steps * self.config.action_repeat
+
+    @property
+    def max_steps(self) -> int:
+        """Agent steps after which an episode is taken for endless."""
+        return self.config.time_limit or ENDLESS
+
+    def agent(self) -> "Agent":
+        """The agent; ValueError when what was saved does not fit its own configuration."""
+        from dreamerv2.agent.agent import Agent  # imports TensorFlow, which takes seconds
+
+        agent = Agent(self.config, self.obs_space, self.act_space)
+        try:
+            agent.load_state_dict(self.variables)
+        except ValueError as error:
+            raise checkpoint.CheckpointError(f"{self.path}: {error}") from error
+        return agent
+
+    def env(self, seed: int) -> Env:
+        """A new environment of the agent's task, in mode `eval`.
+
+        Raises ValueError when the task cannot be made, or is not what the agent was trained on.
+        """
+        from dreamerv2.run.factory import configured_env
+
+        env = configured_env(self.config, "eval", seed)
+        problem = _difference(self.obs_space, self.act_space, env)
+        if problem:
+            env.close()
+            raise ValueError(
+                f"task {self.config.task!r} is not what this agent was trained on: {problem}; an "
+                "agent of an environment object is played from Python"
+            )
+        return env
+
+
+def load(logdir: str | Path, agent_steps: int | None = None) -> "Agent":
+    """The agent of a run's latest checkpoint, or of the one at `agent_steps`.
+
+    It acts (`act`), dreams (`dream`) and can be trained further. Raises ValueError when there is no
+    such checkpoint, or it is damaged.
+    """
+    return read(logdir, agent_steps).agent()
+
+
+def read(logdir: str | Path, agent_steps: int | None = None) -> Saved:
+    """The latest checkpoint in `logdir`, or that of `agent_steps`; ValueError as `load`."""
+    directory = Path(logdir).expanduser() / "checkpoints"
+    path = checkpoint.Checkpoints(directory, keep=1).path(agent_steps)
+    arrays, meta = checkpoint.load(path)
+    variables = snapshot.below("agent", arrays)
+    missing = [key for key in ("config", "spaces", "agent_steps") if key not in meta]
+    if missing or not variables:
+        raise checkpoint.CheckpointError(
+            f"{path}: not a checkpoint of a run: it has no {(missing or ['agent'])[0]}"
+        )
+    try:
+        config = blocks.defaults().update(meta["config"])
+    except ConfigError as error:
+        raise checkpoint.CheckpointError(f"{path}: its configuration: {error}") from error
+    obs_space, act_space = snapshot.restore_spaces(meta["spaces"])
+    names = meta.get("action_names")
+    names = tuple(names) if names else None
+    return Saved(path, config, meta["agent_steps"], obs_space, act_space, names, variables)
+
+
+def _difference(obs_space: Mapping[str, Any], act_space: Any, env: Env) -> str | None:
+    for key, space in obs_space.items():
+        expected = describe(space)
+        found = describe(env.obs_space[key]) if key in env.obs_space else "nothing"
+        if found != expected:
+            return f"observation {key!r} was {expected}, and is {found}"
+    expected, found = (
+        f"{'one-hot' if is_discrete(s) else 'continuous'} {list(s.shape)}"
+        for s in (act_space, env.act_space)
+    )
+    return None if found == expected else f"the action was {expected}, and is {found}"

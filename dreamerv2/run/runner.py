@@ -1,0 +1,440 @@
+"""The loop of a run: prefill, pretrain, then evaluation and training in turn."""
+
+import functools
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from common import checkpoint
+from common.config import Config
+from common.data.driver import Driver, random_policy
+from common.data.replay import Replay
+from common.envs.base import Env
+from common.files import write_atomically
+from common.interrupt import Interrupt
+from common.log.logger import Logger
+from common.log.progress import Progress, Stopwatch
+from common.when import Every
+from dreamerv2.run import snapshot
+from dreamerv2.run.monitor import Averages, Guard, NonFiniteError
+
+Batch = dict[str, np.ndarray]
+
+# Random steps beyond `prefill` in which one episode at least must be long enough for replay.
+PREFILL_PATIENCE = 10_000
+
+
+class RunError(ValueError):
+    """The run cannot go on, for a reason that the user can mend."""
+
+
+class Runner:
+    """One run in `config.logdir`, new or resumed from its latest checkpoint.
+
+    make_env(mode, seed): the environment for `train` or `eval`; None for `eval`: no evaluation.
+    make_agent(obs_space, act_space): see `dreamerv2.agent.agent.Agent`.
+    make_replay(mode, seed, agent): the replay buffer for `train` or `eval`.
+    make_logger(show): the logger; `show(text)` prints without disturbing the progress line.
+
+    The constructor reads, checks and builds everything before it writes anything but the folder
+    itself: a mistake (ValueError, OSError) leaves the logdir as it was.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        make_env: Callable[[str, int], Env | None],
+        make_agent: Callable[[Mapping, Any], Any],
+        make_replay: Callable[[str, int, Any], Replay],
+        make_logger: Callable[[Callable[[str], None]], Logger],
+    ):
+        self._config = config
+        self._logdir = Path(config.logdir).expanduser()
+        self._checkpoints = checkpoint.Checkpoints(
+            self._logdir / "checkpoints", config.keep_checkpoints
+        )
+        arrays, meta = self._read_checkpoint()
+        start = meta.get("agent_steps", 0)
+        # A resumed run must not play again the episodes that it has seen.
+        self._env = make_env("train", self._seed("env", start))
+        self._eval_env = make_env("eval", self._seed("eval_env", start))
+        check_writable(self._logdir)
+        snapshot.seed_generators(config.seed)
+        self._agent = make_agent(self._env.obs_space, self._env.act_space)
+        if meta:
+            self._agent.load_state_dict(snapshot.below("agent", arrays))
+        self._updates = int(self._agent.updates)
+
+        self._progress = Progress(config.steps, config.action_repeat)
+        self._show = self._progress.show
+        self._interrupt = Interrupt(self._show)
+        self._stopwatch = Stopwatch(["env", "policy", "data", "train", "eval"])
+        self._logger = make_logger(self._show)
+        self._replay = make_replay("train", self._seed("replay"), self._agent)
+        self._eval_replay = make_replay("eval", self._seed("eval_replay"), self._agent)
+        self._batches = self._replay.batches(**config.dataset)
+        self._eval_batches = self._eval_replay.batches(**config.dataset)
+        self._make_drivers()
+        self._make_state()
+        if meta:
+            self._restore(arrays, meta)
+        config.save(self._logdir / "config.yaml")
+        self._show_start(meta)
+
+    @property
+    def step(self) -> int:
+        """Agent steps so far."""
+        return self._logger.agent_steps
+
+    @property
+    def updates(self) -> int:
+        """Updates so far. Kept here: asking the agent at every step would wait for its device."""
+        return self._updates
+
+    def run(self) -> int:
+        """Run until `config.steps` or a signal; the exit code: 0, or 128 + the signal's number.
+
+        Raises `NonFiniteError`, after the state was put aside in `failure/`, and `RunError`.
+        """
+        try:
+            with self._interrupt:
+                self._run()
+        finally:
+            self._close()
+        if not self._interrupt:
+            return 0
+        self._show(f"Saved at agent step {self.step:,}; the same command resumes.")
+        return 128 + self._interrupt.number
+
+    def _run(self) -> None:
+        if self._goes_on():
+            self._prefill()
+            self._pretrain()
+            if (self.step, self.updates) != self._saved:
+                self._save()
+        while self._goes_on():
+            if self.step >= self._eval_due and self._evaluate():
+                self._eval_due = self.step + self._config.eval_every
+            self._train_until(min(self._eval_due, self._config.steps))
+            self._save()
+
+    def _goes_on(self) -> bool:
+        return not self._interrupt and self.step < self._config.steps
+
+    def _close(self) -> None:
+        self._progress.close()
+        self._logger.close()
+        for env in (self._env, self._eval_env):
+            if env is not None:
+                env.close()
+
+    # Phases
+
+    def _prefill(self) -> None:
+        """Random actions until replay has `prefill` steps and at least one episode."""
+        policy = random_policy(self._env.act_space, self._seed("prefill", self.step))
+        patience = self.step + self._prefill_left + PREFILL_PATIENCE
+        while not self._interrupt:
+            if self._prefill_left <= 0 and self._replay.stats["loaded_episodes"]:
+                break
+            if self.step >= patience:
+                raise RunError(
+                    f"no episode with random actions had replay.minlen "
+                    f"({self._config.replay.minlen}) steps in {self.step:,}; lower it"
+                )
+            self._progress.phase("prefill")
+            self._driver(policy, steps=1)
+            self._prefill_left -= 1
+            self._progress.update(self.step, self.updates)
+        # The agent starts an episode of its own; what random actions began is dropped.
+        self._driver.reset()
+
+    def _pretrain(self) -> None:
+        while not self._interrupt and self.updates < self._config.pretrain:
+            self._update()
+
+    def _evaluate(self) -> bool:
+        """Play `eval_eps` episodes and predict open loop; False if a signal cut it short."""
+        self._progress.phase("eval")
+        with self._stopwatch("eval"):
+            self._eval_episodes = 0
+            if self._eval_env is not None:
+                self._eval_driver.reset()
+                while self._eval_episodes < self._config.eval_eps and not self._interrupt:
+                    self._eval_driver(self._eval_policy, steps=1)
+                    self._progress.update(self.step, self.updates)
+            if self._interrupt:
+                return False
+            seen = self._eval_replay.stats["loaded_episodes"]
+            batch = next_batch(self._eval_batches if seen else self._batches)
+            self._logger.add(self._agent.report(batch), prefix="eval")
+            self._logger.write()
+        return True
+
+    def _train_until(self, step: int) -> None:
+        while self._goes_on() and self.step < step:
+            self._progress.phase("train")
+            self._driver(self._train_policy, steps=1)
+            if self._train_clock(self.step):
+                for _ in range(self._config.train_steps):
+                    self._averages.add(self._update())
+            if self._log_clock(self.step):
+                self._log_updates()
+            self._progress.update(self.step, self.updates)
+
+    # Steps
+
+    def _make_drivers(self) -> None:
+        self._driver = Driver(TimedEnv(self._env, self._stopwatch))
+        self._driver.on_step(self._count_step)
+        self._driver.on_step(self._replay.add_step)
+        self._driver.on_reset(self._replay.add_step)
+        self._driver.on_episode(functools.partial(self._log_episode, "train"))
+        if self._eval_env is not None:
+            self._eval_driver = Driver(self._eval_env)
+            self._eval_driver.on_step(self._eval_replay.add_step)
+            self._eval_driver.on_reset(self._eval_replay.add_step)
+            self._eval_driver.on_episode(functools.partial(self._log_episode, "eval"))
+
+    def _count_step(self, row: Mapping[str, Any]) -> None:
+        self._logger.agent_steps += 1
+
+    def _train_policy(self, obs, state) -> tuple[np.ndarray, Any]:
+        with self._stopwatch("policy"):
+            return self._agent.act(obs, state, "train")
+
+    def _eval_policy(self, obs, state) -> tuple[np.ndarray, Any]:
+        return self._agent.act(obs, state, "eval")
+
+    def _update(self) -> dict[str, float]:
+        """One update on one batch; its metrics as floats."""
+        with self._stopwatch("data"):
+            batch = next_batch(self._batches)
+        first, start = self._batch is None, time.perf_counter()
+        self._batch = batch
+        if first:
+            self._progress.phase("compile")
+            self._show(
+                "Batch: " + ", ".join(f"{k} {v.dtype} {[*v.shape]}" for k, v in batch.items())
+            )
+        with self._stopwatch("train"):
+            self._carry, metrics = self._agent.train(batch, self._carry, self.step)
+            metrics = {name: float(value) for name, value in metrics.items()}
+            self._updates = int(self._agent.updates)
+        if first:
+            self._show(f"First update, compiled: {time.perf_counter() - start:.1f} s")
+        bad = self._guard.bad(metrics)
+        if bad:
+            self._fail(bad)
+        return metrics
+
+    # Logging
+
+    def _log_episode(self, mode: str, episode: Mapping[str, np.ndarray]) -> None:
+        config, logger = self._config, self._logger
+        score = float(episode["reward"].astype(np.float64).sum())
+        logger.add({"return": score, "length": len(episode["reward"]) - 1}, prefix=mode)
+        for key, value in episode.items():
+            if re.match(config.log_keys_sum, key):
+                logger.scalar(f"sum_{mode}_{key}", value.sum())
+            if re.match(config.log_keys_mean, key):
+                logger.scalar(f"mean_{mode}_{key}", value.mean())
+            if re.match(config.log_keys_max, key):
+                logger.scalar(f"max_{mode}_{key}", value.max(0).mean())
+        replay = self._replay if mode == "train" else self._eval_replay
+        logger.add(replay.stats, prefix=mode)
+        if mode == "eval":
+            self._eval_episodes += 1
+            if self._eval_episodes == 1:
+                self._log_clips(episode)
+        logger.write()
+        self._progress.episode(mode, score)
+
+    def _log_clips(self, episode: Mapping[str, np.ndarray]) -> None:
+        for key in self._config.log_keys_video:
+            if key in episode and episode[key].ndim == 4:
+                clip = episode[key][: self._config.video_frames]
+                self._logger.video(f"eval_policy_{key}", clip)
+
+    def _log_updates(self) -> None:
+        logger, updates = self._logger, self.updates
+        logger.add(self._averages.take())
+        elapsed, shares = self._stopwatch.fractions()
+        logger.add(shares, prefix="time")
+        logger.scalar("updates", updates)
+        logger.scalar("updates_per_second", (updates - self._updates_logged) / elapsed)
+        logger.scalar("memory_gib", psutil.Process().memory_info().rss / 2**30)
+        logger.scalar("hours", logger.seconds / 3600)
+        logger.write(fps=True)
+        self._updates_logged = updates
+        self._check_parameters()
+
+    def _show_start(self, meta: Mapping[str, Any]) -> None:
+        if meta:
+            self._show(
+                f"Resuming at agent step {self.step:,} with {self.updates:,} updates "
+                f"from {self._checkpoints.latest()}"
+            )
+            for change in snapshot.config_changes(meta["config"], self._config.nested()):
+                self._show(f"  changed since: {change}")
+            if not self._goes_on():
+                self._show(f"Nothing to do: --steps {self._config.steps:,} are done.")
+        rows = {**self._env.obs_space, "action": self._env.act_space}
+        report = self._replay.capacity_report(rows)
+        self._show(f"{'Replay' if report.disk_suffices else 'WARNING: replay'}: {report}")
+        self._show(parameter_table(self._agent.named_variables()))
+
+    # State
+
+    def _seed(self, *purpose: str | int) -> int:
+        return snapshot.derive_seed(self._config.seed, *purpose)
+
+    def _read_checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        found = self._checkpoints.all()
+        if not found:
+            return {}, {}
+        try:
+            return checkpoint.load(found[-1])
+        except checkpoint.CheckpointError as error:
+            rest = f"resume from {found[-2]}" if len(found) > 1 else "start with its episodes"
+            raise RunError(f"{error}; move this file away to {rest}") from error
+
+    def _make_state(self) -> None:
+        """What a checkpoint restores, as it is at the start of a run."""
+        stored = self._replay.stats["total_steps"]
+        self._logger.agent_steps = stored
+        self._prefill_left = self._config.prefill - stored
+        self._train_clock = Every(self._config.train_every)
+        self._log_clock = Every(self._config.log_every)
+        self._eval_due = 0
+        self._averages = Averages()
+        self._guard = Guard()
+        self._carry: Mapping[str, Any] | None = None
+        self._batch: Batch | None = None
+        self._updates_logged = 0
+        self._saved: tuple[int, int] | None = None
+
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and meta of a checkpoint. An imported run has no `run` in its meta."""
+        carry, dtypes = snapshot.pack_tensors(self._carry or {})
+        arrays = {
+            **snapshot.under("agent", self._agent.state_dict()),
+            **snapshot.under("carry", carry),
+            **snapshot.under("replay", self._replay.state()),
+            **snapshot.under("eval_replay", self._eval_replay.state()),
+        }
+        env = self._env
+        meta = snapshot.agent_meta(
+            *(self.step, self.updates, self._config),
+            *(env.obs_space, env.act_space, env.action_names),
+        )
+        meta["run"] = {
+            "prefill_left": self._prefill_left,
+            "eval_due": self._eval_due,
+            "clocks": [self._train_clock.state(), self._log_clock.state()],
+            "averages": self._averages.state(),
+            "guard": self._guard.state(),
+            "logger": self._logger.state(),
+            "carry_dtypes": dtypes,
+            "random": snapshot.random_state(),
+        }
+        return arrays, meta
+
+    def _restore(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        self._logger.agent_steps = meta["agent_steps"]
+        self._updates_logged = self.updates
+        self._saved = (self.step, self.updates)
+        self._prefill_left = 0
+        run = meta.get("run")
+        if not run:
+            return
+        self._prefill_left = run["prefill_left"]
+        self._eval_due = min(run["eval_due"], self.step + self._config.eval_every)
+        self._train_clock.load_state(run["clocks"][0])
+        self._log_clock.load_state(run["clocks"][1])
+        self._averages.load_state(run["averages"])
+        self._guard.load_state(run["guard"])
+        self._logger.load_state(run["logger"])
+        self._replay.load_state(snapshot.below("replay", arrays))
+        self._eval_replay.load_state(snapshot.below("eval_replay", arrays))
+        snapshot.load_random_state(run["random"])
+        carry = snapshot.unpack_tensors(snapshot.below("carry", arrays), run["carry_dtypes"])
+        if carry and all(len(v) == self._config.dataset.batch for v in carry.values()):
+            self._carry = carry
+
+    def _save(self) -> None:
+        self._check_parameters()
+        self._checkpoints.save(self.step, *self._state())
+        self._saved = (self.step, self.updates)
+
+    def _check_parameters(self) -> None:
+        bad = self._agent.nonfinite()
+        if bad:
+            self._fail(bad)
+
+    def _fail(self, name: str) -> None:
+        """Put the batch and the state aside, and stop."""
+        directory = self._logdir / "failure"
+        directory.mkdir(exist_ok=True)
+        if self._batch is not None:
+            with write_atomically(directory / "batch.npz") as file:
+                np.savez_compressed(file, **self._batch)
+        checkpoint.save(directory / "checkpoint.npz", *self._state())
+        raise NonFiniteError(
+            f"{name} is not finite at agent step {self.step:,}, update {self.updates:,}; "
+            f"batch.npz and checkpoint.npz are in {directory}"
+        )
+
+
+class TimedEnv:
+    """The part of an environment that a driver uses, with its time taken."""
+
+    def __init__(self, env: Env, stopwatch: Stopwatch):
+        self.act_space = env.act_space
+        self._env, self._stopwatch = env, stopwatch
+
+    def reset(self) -> dict[str, Any]:
+        with self._stopwatch("env"):
+            return self._env.reset()
+
+    def step(self, action: np.ndarray) -> dict[str, Any]:
+        with self._stopwatch("env"):
+            return self._env.step(action)
+
+
+def next_batch(batches: Iterator[Batch]) -> Batch:
+    """The next batch; what replay finds wrong with the stored episodes is a `RunError`."""
+    try:
+        return next(batches)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def check_writable(directory: Path) -> None:
+    """Make the directory; ValueError when files cannot be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ValueError(f"logdir {directory} cannot be written: {error.strerror}") from error
+
+
+def parameter_table(variables: Mapping[str, Any]) -> str:
+    """Number of parameters per module, from variables by path; counters and moments are none."""
+    counts: dict[str, int] = defaultdict(int)
+    for name, variable in variables.items():
+        module = "/".join(name.split("/")[:2])
+        if len(variable.shape) and not name.split("/")[0].endswith("_opt"):
+            counts[module] += int(np.prod(variable.shape))
+    width = max(map(len, counts), default=0)
+    lines = [f"  {module:{width}} {count:>12,}" for module, count in counts.items()]
+    return "\n".join([f"Parameters: {sum(counts.values()):,}", *lines])

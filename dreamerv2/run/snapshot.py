@@ -1,0 +1,105 @@
+"""Everything of a run that has state, as arrays and JSON for one checkpoint file."""
+
+import random
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from common.config import Config, flatten
+from common.data.spaces import space_from_json, space_to_json
+
+# `.npz` has no type for these; float32 holds each of their values exactly.
+_WIDENED = ("bfloat16",)
+
+
+def under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """`arrays` with `prefix/` before each name."""
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
+
+
+def below(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `arrays` whose name starts with `prefix/`, without it."""
+    start = prefix + "/"
+    return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+
+
+def pack_tensors(tensors: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors as arrays that a checkpoint can hold, and the dtype of each."""
+    arrays = {name: np.asarray(value) for name, value in tensors.items()}
+    dtypes = {name: str(value.dtype) for name, value in arrays.items()}
+    widened = {k: v.astype(np.float32) for k, v in arrays.items() if dtypes[k] in _WIDENED}
+    return arrays | widened, dtypes
+
+
+def unpack_tensors(
+    arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """What was given to `pack_tensors`, as arrays."""
+    return {name: value.astype(np.dtype(dtypes[name])) for name, value in arrays.items()}
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of Python and NumPy."""
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """State of the global generators of Python and NumPy, which environments may use."""
+    kind, keys, *rest = np.random.get_state()
+    version, words, gauss = random.getstate()
+    return {"python": [version, list(words), gauss], "numpy": [kind, keys.tolist(), *rest]}
+
+
+def load_random_state(state: Mapping[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A seed in [0, 2^31) for one purpose; different purposes get unrelated ones."""
+    words = [zlib.crc32(str(part).encode()) for part in purpose]
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0] >> 1)
+
+
+def describe_spaces(obs_space: Mapping[str, Any], act_space: Any) -> dict[str, Any]:
+    """The spaces as JSON, so that an agent can be built without its environment."""
+    return {
+        "obs": {key: space_to_json(space) for key, space in obs_space.items()},
+        "act": space_to_json(act_space),
+    }
+
+
+def restore_spaces(data: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """(obs_space, act_space) of `describe_spaces`."""
+    obs_space = {key: space_from_json(space) for key, space in data["obs"].items()}
+    return obs_space, space_from_json(data["act"])
+
+
+def agent_meta(
+    agent_steps: int,
+    updates: int,
+    config: Config,
+    obs_space: Mapping[str, Any],
+    act_space: Any,
+    action_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """What a checkpoint says of its agent, as JSON: enough to build it, and how far it came."""
+    return {
+        "agent_steps": agent_steps,
+        "updates": updates,
+        "config": config.nested(),
+        "spaces": describe_spaces(obs_space, act_space),
+        "action_names": action_names,
+    }
+
+
+def config_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`KEY: OLD -> NEW` for each key that differs between two nested configurations."""
+    old, new = flatten(saved), flatten(now)
+    keys = [key for key in {**old, **new} if key != "logdir" and old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in keys]
