@@ -174,7 +174,9 @@ class Agent(Module):
         Raises:
             ValueError: the decoder has no images, or the rows lack something.
         """
-        return dreams.dream_after(self, observations, steps, self.config.seed + 3)
+        return dreams.dream_after(
+            self.wm, self.behavior.actor, observations, steps, self.config.seed + 3
+        )
 
     # Learning
 

@@ -49,6 +49,7 @@ class WorldModel(Module):
     def __init__(self, config, obs_space, action_size: int, precision: Precision, rng):
         self._config = config
         self._precision = precision
+        self.action_size = action_size
         self._clip_rewards = REWARD_CLIPS[config.clip_rewards]
         norm_dtype = precision.dtype("layernorm")
         self.encoder = Encoder(obs_space, config.encoder, precision, rng)

@@ -44,7 +44,7 @@ class Insight:
     def __init__(self, agent: "Agent", greedy: bool, seed: int):
         self._agent, self._greedy = agent, greedy
         self._seed = seed
-        self.key = shown_key(agent)
+        self.key = shown_key(agent.wm)
 
     @property
     def decodes(self) -> bool:
@@ -127,4 +127,4 @@ class Insight:
         return self._agent.wm.feat({k: tf.convert_to_tensor(v) for k, v in latents.items()})
 
     def _decode(self, feat: tf.Tensor) -> np.ndarray:
-        return decode(self._agent, feat, self.key)
+        return decode(self._agent.wm, feat, self.key)
