@@ -11,10 +11,14 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.13",
-    packages=[*find_packages(include=["common*", "dreamerv2*"]), "dreamerv2.configs"],
-    # In a checkout the blocks stand beside the package, where a reader looks for them.
-    package_dir={"dreamerv2.configs": "configs"},
-    package_data={"dreamerv2": ["*.json"], "dreamerv2.configs": ["*.yaml"]},
+    packages=[
+        *find_packages(include=["common*", "dreamerv2*"]),
+        "dreamerv2.agents",
+        "dreamerv2.configs",
+    ],
+    # In a checkout blocks and agents stand beside the package, where a reader looks for them.
+    package_dir={"dreamerv2.agents": "videos/agents", "dreamerv2.configs": "configs"},
+    package_data={"dreamerv2.agents": ["*.npz", "*.md"], "dreamerv2.configs": ["*.yaml"]},
     # The lower bounds are what Python 3.10 gets, the upper ones the next version that may break;
     # constraints.txt has the exact versions that were tested.
     install_requires=[

@@ -23,7 +23,15 @@ FLOORS = (
     {"dreamerv2.api"},
     {"dreamerv2"},
 )
-COMMANDS = {"bench", "compare", "evaluate", "import_reference", "latents", "parity", "plot"} | {
+COMMANDS = {
+    "bench",
+    "compare",
+    "evaluate",
+    "export",
+    "import_reference",
+    "latents",
+    "parity",
+    "plot",
     "render",
     "train",
 }

@@ -80,6 +80,7 @@ def test_the_wheel_holds_the_packages_and_every_block_and_nothing_else(project, 
         for path in (project / package).rglob("*.py")
     }
     wanted |= {f"dreamerv2/configs/{path.name}" for path in project.glob("configs/*.yaml")}
+    wanted |= {f"dreamerv2/agents/{path.name}" for path in project.glob("videos/agents/*.*")}
     assert wanted <= names
     others = {name for name in names - wanted if ".dist-info/" not in name}
     assert all(name.startswith("dreamerv2/") and name.endswith(".json") for name in others)

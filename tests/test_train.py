@@ -15,7 +15,7 @@ from common import checkpoint
 from dreamerv2 import api, train
 from dreamerv2.run import blocks
 
-TIMES = ("time_", "fps", "hours", "memory_gib", "updates_per_second")
+TIMES = ("time_", "fps", "hours", "cpu_seconds", "memory_gib", "updates_per_second")
 
 
 def command(logdir, *flags):

@@ -52,6 +52,7 @@ class Logger:
         self._scalars: dict[str, float] = {}
         self._clips: dict[str, np.ndarray] = {}
         self._started = time.monotonic()
+        self._cpu_before = 0.0
         self._fps_time = self._started
         self._fps_step: int | None = None
 
@@ -64,6 +65,11 @@ class Logger:
     def seconds(self) -> float:
         """Wall-clock seconds of the run, over all its resumes, without the pauses in between."""
         return time.monotonic() - self._started
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds of the run's process, all threads, over all its resumes."""
+        return self._cpu_before + time.process_time()
 
     def add(self, mapping: Mapping[str, Any], prefix: str | None = None) -> None:
         """Take scalars (no dimensions) and clips ([T, H, W, C]) under `prefix_name`."""
@@ -103,6 +109,7 @@ class Logger:
         now = time.monotonic()
         return {
             "seconds": now - self._started,
+            "cpu_seconds": self.cpu_seconds,
             "fps_seconds": now - self._fps_time,
             "fps_step": self._fps_step,
         }
@@ -110,6 +117,8 @@ class Logger:
     def load_state(self, state: Mapping[str, Any]) -> None:
         now = time.monotonic()
         self._started = now - state["seconds"]
+        # Runs of before this was counted: the wall clock is the best guess.
+        self._cpu_before = state.get("cpu_seconds", state["seconds"])
         self._fps_time = now - state["fps_seconds"]
         self._fps_step = state["fps_step"]
 

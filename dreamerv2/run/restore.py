@@ -12,7 +12,7 @@ from common.config import Config, ConfigError
 from common.data.spaces import is_discrete
 from common.envs.base import Env
 from common.envs.wrappers import describe
-from dreamerv2.run import blocks, snapshot
+from dreamerv2.run import blocks, shipped, snapshot
 
 if TYPE_CHECKING:
     from dreamerv2.agent.agent import Agent
@@ -31,6 +31,7 @@ class Saved(NamedTuple):
     act_space: gymnasium.Space
     action_names: tuple[str, ...] | None
     variables: dict[str, np.ndarray]
+    meta: dict[str, Any]
 
     @property
     def env_frames(self) -> int:
@@ -46,8 +47,13 @@ class Saved(NamedTuple):
         from dreamerv2.agent.agent import Agent  # imports TensorFlow, which takes seconds
 
         agent = Agent(self.config, self.obs_space, self.act_space)
+        variables = self.variables
+        if self.meta.get("acting_only"):
+            # What only training needs stays as it is in a new agent.
+            rest = agent.state_dict()
+            variables = {k: v for k, v in rest.items() if k not in shipped.acting(rest)} | variables
         try:
-            agent.load_state_dict(self.variables)
+            agent.load_state_dict(variables)
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{self.path}: {error}") from error
         return agent
@@ -73,16 +79,16 @@ class Saved(NamedTuple):
 def load(logdir: str | Path, agent_steps: int | None = None) -> "Agent":
     """The agent of a run's latest checkpoint, or of the one at `agent_steps`.
 
-    It acts (`act`), dreams (`dream`) and can be trained further. Raises ValueError when there is no
-    such checkpoint, or it is damaged.
+    `logdir` may also be the name of an agent that comes with the project, such as `minatar`. The
+    agent acts (`act`) and dreams (`dream`); that of a run can be trained further. Raises ValueError
+    when there is no such checkpoint, or it is damaged.
     """
     return read(logdir, agent_steps).agent()
 
 
 def read(logdir: str | Path, agent_steps: int | None = None) -> Saved:
     """The latest checkpoint in `logdir`, or that of `agent_steps`; ValueError as `load`."""
-    directory = Path(logdir).expanduser() / "checkpoints"
-    path = checkpoint.Checkpoints(directory, keep=1).path(agent_steps)
+    path = _find(Path(logdir).expanduser(), agent_steps)
     arrays, meta = checkpoint.load(path)
     variables = snapshot.below("agent", arrays)
     missing = [key for key in ("config", "spaces", "agent_steps") if key not in meta]
@@ -97,7 +103,28 @@ def read(logdir: str | Path, agent_steps: int | None = None) -> Saved:
     obs_space, act_space = snapshot.restore_spaces(meta["spaces"])
     names = meta.get("action_names")
     names = tuple(names) if names else None
-    return Saved(path, config, meta["agent_steps"], obs_space, act_space, names, variables)
+    return Saved(path, config, meta["agent_steps"], obs_space, act_space, names, variables, meta)
+
+
+def _find(logdir: Path, agent_steps: int | None) -> Path:
+    """The file of a run's checkpoint; without a run of that name, of an agent that is shipped."""
+    directory = logdir / "checkpoints"
+    named = None if directory.is_dir() else shipped.find(str(logdir))
+    if named is None:
+        try:
+            return checkpoint.Checkpoints(directory, keep=1).path(agent_steps)
+        except checkpoint.CheckpointError as error:
+            if directory.is_dir() or not shipped.names():
+                raise
+            known = ", ".join(shipped.names())
+            message = f"{error}, and no agent of that name comes with the project ({known})"
+            raise checkpoint.CheckpointError(message) from None
+    if agent_steps is not None:
+        raise checkpoint.CheckpointError(
+            f"checkpoint {agent_steps}: {logdir} is an agent that comes with the project and has "
+            "only one"
+        )
+    return named
 
 
 def _difference(obs_space: Mapping[str, Any], act_space: Any, env: Env) -> str | None:

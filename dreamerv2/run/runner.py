@@ -273,6 +273,7 @@ class Runner:
         logger.scalar("updates_per_second", (updates - self._updates_logged) / elapsed)
         logger.scalar("memory_gib", psutil.Process().memory_info().rss / 2**30)
         logger.scalar("hours", logger.seconds / 3600)
+        logger.scalar("cpu_seconds", logger.cpu_seconds)
         logger.write(fps=True)
         self._updates_logged = updates
         self._check_parameters()

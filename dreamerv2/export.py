@@ -1,0 +1,61 @@
+"""Make a trained agent small enough to give away: `python -m dreamerv2.export --logdir DIR`.
+
+Writes `NAME.npz`, the weights that acting and dreaming need, and `NAME.md`, a card that says what
+the agent is, how it was trained and what it reaches. In `videos/agents/` it is known by its name.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.commands import MISTAKES, Parser, one_line_errors
+from common.files import write_atomically
+from dreamerv2.run import restore, shipped
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    with one_line_errors(*MISTAKES):
+        args = parse(argv)
+        saved = restore.read(args.logdir, args.checkpoint)
+        if saved.meta.get("acting_only"):
+            raise ValueError(f"--logdir: {args.logdir} is such an agent already")
+        evaluation = json.loads(args.evaluation.read_text()) if args.evaluation else {}
+        run = {"note": args.note, **cpu_seconds(args.logdir)}
+        shipped.write(args.out, saved.variables, saved.meta, args.half)
+        with write_atomically(args.out.with_suffix(".md")) as file:
+            file.write(shipped.card(args.out.stem, saved.meta, run, evaluation).encode())
+    size = args.out.stat().st_size / 2**20
+    print(f"Written: {args.out} ({size:.1f} MiB) and {args.out.with_suffix('.md')}")
+    return 0
+
+
+def cpu_seconds(logdir: Path) -> dict[str, float]:
+    """The last `cpu_seconds` in the run's metrics; empty if none were logged."""
+    path = logdir / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found = [json.loads(line) for line in lines if '"cpu_seconds"' in line]
+    return {"cpu_seconds": found[-1]["cpu_seconds"]} if found else {}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags; ValueError for what is not accepted."""
+    parser = Parser("export", "Write a trained agent as one small file with a card.")
+    parser.add_argument("--out", type=Path, required=True, metavar="NAME.npz", help="where to")
+    parser.add_argument("--half", action="store_true", help="float16 weights: half the size")
+    parser.add_argument(
+        "--evaluation", type=Path, metavar="JSON", help="what `evaluate --json` wrote, for the card"
+    )
+    parser.add_argument("--note", default="", help="for the card: what the agent cannot do")
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".npz":
+        raise ValueError(f"--out: got {args.out}, expected a name that ends in .npz")
+    if not args.out.parent.is_dir():
+        raise ValueError(f"--out: there is no directory {args.out.parent}")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

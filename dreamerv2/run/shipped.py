@@ -1,0 +1,86 @@
+"""Trained agents that come with the project, by name: what is needed to act and to dream.
+
+Each is `NAME.npz`, a checkpoint without what only training needs (moments, slow critic, replay),
+and `NAME.md`, the card that says how it was made and what it cannot do.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import checkpoint
+
+# Variables of the agent that acting and dreaming read, by the start of their names.
+ACTING = ("wm/", "behavior/actor/", "behavior/critic/")
+
+
+def agents_dir() -> Path | None:
+    """Where the agents are: inside the installed package, or in `videos/` of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    places = (package / "agents", package.parent / "videos" / "agents")
+    return next((place for place in places if any(place.glob("*.npz"))), None)
+
+
+def names() -> list[str]:
+    """Names of the agents that come with the project."""
+    directory = agents_dir()
+    return sorted(path.stem for path in directory.glob("*.npz")) if directory else []
+
+
+def find(name: str) -> Path | None:
+    """The file of the agent called `name`, or None."""
+    directory = agents_dir()
+    return directory / f"{name}.npz" if directory and name in names() else None
+
+
+def acting(variables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of an agent's variables that acting and dreaming read."""
+    return {name: value for name, value in variables.items() if name.startswith(ACTING)}
+
+
+def write(
+    path: Path, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any], half: bool = False
+) -> None:
+    """Writes an agent's variables and the description of its checkpoint, without the rest.
+
+    half: float16 instead of float32: half the size, rounded weights.
+    """
+    arrays = acting(variables)
+    if half:
+        arrays = {name: value.astype(np.float16) for name, value in arrays.items()}
+    kept = {k: meta[k] for k in ("agent_steps", "updates", "config", "spaces", "action_names")}
+    arrays = {f"agent/{name}": value for name, value in arrays.items()}
+    checkpoint.save(path, arrays, {**kept, "acting_only": True})
+
+
+def card(name: str, meta: Mapping[str, Any], run: Mapping[str, Any], evaluation: Mapping) -> str:
+    """The card of an agent as Markdown.
+
+    Args:
+        meta: the description in its checkpoint.
+        run: what else is known of its training: `cpu_seconds`, `note`; both may be missing.
+        evaluation: what `evaluate --json` wrote; empty if there was none.
+    """
+    config = meta["config"]
+    frames = meta["agent_steps"] * config["action_repeat"]
+    lines = [f"# {name}", "", f"An agent for `{config['task']}`. Acting and dreaming only.", ""]
+    lines += [
+        f"- trained for {meta['agent_steps']:,} agent steps ({frames:,} env frames) and "
+        f"{meta['updates']:,} updates, seed {config['seed']}"
+    ]
+    if "cpu_seconds" in run:
+        lines.append(f"- CPU hours of its training: {run['cpu_seconds'] / 3600:.1f}")
+    for mode in ("greedy", "sampled", "random"):
+        if mode in evaluation:
+            result = evaluation[mode]
+            low, high = result["interval"]
+            lines.append(
+                f"- {mode} actions: mean return {result['mean']:.4g} over "
+                f"{len(result['returns'])} episodes (95 % interval {low:.4g} to {high:.4g})"
+            )
+    if run.get("note"):
+        lines += ["", run["note"]]
+    lines += ["", "```", f"python -m dreamerv2.render --logdir {name} --out {name}.gif", "```", ""]
+    return "\n".join(lines)

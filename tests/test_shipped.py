@@ -1,0 +1,112 @@
+"""Agents that come with the project: written small, found by name, equal to the run's agent."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import saved
+
+import dreamerv2
+from common.checkpoint import CheckpointError
+from dreamerv2 import export
+from dreamerv2.run import restore, shipped
+
+
+@pytest.fixture
+def run(tmp_path):
+    agent = saved.save(tmp_path / "run", task="gym_CartPole-v1")
+    return tmp_path / "run", agent
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    (tmp_path / "agents").mkdir()
+    monkeypatch.setattr(shipped, "agents_dir", lambda: tmp_path / "agents")
+    return tmp_path / "agents"
+
+
+def export_to(path, logdir, *flags):
+    return export.main(["--logdir", str(logdir), "--out", str(path), *flags])
+
+
+def test_an_exported_agent_is_found_by_name_and_acts_and_values_as_the_original(run, shelf):
+    logdir, agent = run
+    assert export_to(shelf / "pole.npz", logdir) == 0
+    loaded = dreamerv2.load("pole")
+    obs = {"vector": np.arange(4, dtype=np.float32) / 9, "is_first": True}
+    action, (latent, _) = agent.act(obs)
+    same, (same_latent, _) = loaded.act(obs)
+    np.testing.assert_array_equal(action, same)
+    feats = [a.wm.feat(z) for a, z in ((agent, latent), (loaded, same_latent))]
+    values = [a.behavior.critic(f).mode() for a, f in zip((agent, loaded), feats, strict=True)]
+    np.testing.assert_array_equal(*values)
+
+
+def test_what_only_training_needs_stays_out(run, shelf):
+    logdir, agent = run
+    export_to(shelf / "pole.npz", logdir)
+    kept = set(restore.read("pole").variables)
+    assert kept == {k for k in agent.state_dict() if re.match("wm/|behavior/(actor|critic)/", k)}
+    whole = next((logdir / "checkpoints").glob("*.npz")).stat().st_size
+    assert (shelf / "pole.npz").stat().st_size < whole / 2
+
+
+def test_half_precision_halves_the_file_and_rounds_the_weights(run, shelf):
+    logdir, agent = run
+    export_to(shelf / "pole.npz", logdir)
+    export_to(shelf / "half.npz", logdir, "--half")
+    full, half = (restore.read(name).variables for name in ("pole", "half"))
+    assert sum(v.nbytes for v in half.values()) * 2 == sum(v.nbytes for v in full.values())
+    loaded = dreamerv2.load("half").state_dict()
+    for name, value in full.items():
+        np.testing.assert_array_equal(loaded[name], value.astype(np.float16).astype(np.float32))
+
+
+def test_the_card_says_how_long_it_was_trained_and_what_it_reaches(run, shelf, tmp_path):
+    logdir, _ = run
+    result = {"mean": 3.25, "returns": [3, 3.5], "interval": [3.0, 3.5]}
+    (tmp_path / "result.json").write_text(json.dumps({"greedy": result}))
+    (logdir / "metrics.jsonl").write_text(
+        '{"step": 1, "cpu_seconds": 3}\n{"cpu_seconds": 5400.0}\n'
+    )
+    flags = ["--evaluation", str(tmp_path / "result.json"), "--note", "It cannot swim."]
+    export_to(shelf / "pole.npz", logdir, *flags)
+    card = (shelf / "pole.md").read_text()
+    for text in ("100 agent steps", "CPU hours of its training: 1.5", "3.25 over 2 episodes"):
+        assert text in card
+    assert "interval 3 to 3.5" in card and "It cannot swim." in card
+
+
+def test_an_unknown_name_lists_those_that_there_are(run, shelf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_to(shelf / "pole.npz", run[0])
+    with pytest.raises(CheckpointError, match=r"stick/checkpoints: no checkpoint.*\(pole\)"):
+        restore.read("stick")
+    with pytest.raises(CheckpointError, match="has only one"):
+        restore.read("pole", 7)
+
+
+def test_a_run_of_the_same_name_comes_first(run, shelf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_to(shelf / "run.npz", run[0])
+    assert restore.read("run").path == Path("run/checkpoints/000000000100.npz")
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--out", "x.gif"], "--out: got x.gif, expected a name that ends in .npz"),
+        (["--out", "nowhere/x.npz"], "--out: there is no directory nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    run, tmp_path, monkeypatch, capsys, flags, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        export.main(["--logdir", str(run[0]), *flags])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert not list(tmp_path.glob("x*"))
