@@ -1,3 +1,4 @@
+# make watch   set up what is needed, then film an agent that comes with the project: runs/watch.gif
 # make train   set up what is needed, then train DreamerV2 on Atari Breakout; run it again to go on
 # make play    the same on MinAtar's Breakout until the agent plays well, then film it (an hour)
 # make test    set up what is needed, then run the tests
@@ -20,7 +21,14 @@ READY := $(VENV)/ready
 # Not where `train` goes: another game.
 play: LOGDIR := runs/minatar
 
-.PHONY: train play test test-slow learn lint setup
+.PHONY: watch train play test test-slow learn lint setup
+
+# The agent that `watch` films, one of videos/agents/.
+AGENT := minatar
+
+watch: setup
+	@mkdir -p runs
+	$(RUN) -m dreamerv2.render --logdir $(AGENT) --out runs/watch.gif $(ARGS)
 
 train: setup
 	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs atari small $(ARGS)
