@@ -1,14 +1,18 @@
 """Packaging of the two packages `common` and `dreamerv2`, with the configurations inside."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "common" / "__init__.py").read_text())[1]
+
 setup(
     name="dreamerv2",
-    version="1.0.0",
+    version=VERSION,
     description="DreamerV2: mastering Atari with discrete world models, in TensorFlow 2",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.13",
     packages=[
@@ -28,11 +32,13 @@ setup(
         "imageio>=2.37,<3",
         "matplotlib>=3.10,<4",
         "numpy>=2.1,<3",
+        "opencv-python-headless>=4.12,<6",
         "pillow>=11,<14",
         "psutil>=6,<8",
+        "rich>=14,<16",
         "ruamel.yaml>=0.18,<0.20",
         "scikit-learn>=1.6,<2",
-        "scipy>=1.14,<2",
+        "scipy>=1.15,<2",
         "setuptools>=77,<90",  # its distutils is imported by tensorflow-probability
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.20,<2.22",
@@ -40,6 +46,7 @@ setup(
         "tf-keras>=2.20,<2.22",  # imported by tensorflow-probability
         "threadpoolctl>=3.5,<4",
     ],
+    entry_points={"console_scripts": ["dreamerv2 = dreamerv2.__main__:main"]},
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "legacy": ["atari-py==0.2.9", "gym==0.26.*"],

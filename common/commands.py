@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""What the commands share: how flags are read, and what a user's mistake looks like."""
 
 import argparse
 import contextlib
@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import common
+
 USER_ERROR = 2
 # What goes wrong before a command starts its work is the user's to mend: a value, a file, a
 # package that an option needs.
 MISTAKES = (ValueError, OSError, ImportError)
+VERSION = f"dreamerv2 {common.__version__}"
 
 
 @contextlib.contextmanager
@@ -27,24 +30,43 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-class Parser(argparse.ArgumentParser):
-    """Flags of a command that works on a finished run; a mistake is a ValueError."""
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and keeps the line breaks of a description."""
 
-    def __init__(self, command: str, description: str):
+
+class Parser(argparse.ArgumentParser):
+    """Flags of a command; a mistake is a ValueError.
+
+    command: its name. description: for `--help`. run: whether it works on a finished run, which
+    `--logdir`, `--checkpoint` and `--seed` then name.
+
+    `parse_known_args` leaves flags that it does not know to `train`.
+    """
+
+    def __init__(self, command: str, description: str, *, run: bool = True):
         super().__init__(
             f"python -m dreamerv2.{command}",
             description=description,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
-        self.add_argument("--logdir", type=Path, required=True, help="directory of the run")
-        self.add_argument(
-            "--checkpoint", type=int, metavar="N", help="its agent steps; None: the latest"
-        )
-        self.add_argument("--seed", type=at_least(0), default=0, help="same seed, same episodes")
+        self.add_argument("--version", action="version", version=VERSION)
+        if run:
+            self.add_argument("--logdir", type=directory, required=True, help="of the run")
+            self.add_argument(
+                "--checkpoint", type=int, metavar="N", help="its agent steps; None: the latest"
+            )
+            self.add_argument(
+                "--seed", type=at_least(0), default=0, help="same seed, same episodes"
+            )
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
+
+
+def directory(text: str) -> Path:
+    """A type for `add_argument`: a path, `~` resolved."""
+    return Path(text).expanduser()
 
 
 def at_least(low: int) -> Callable[[str], int]:

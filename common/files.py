@@ -1,10 +1,11 @@
 """Files that are whole or not there."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -23,3 +24,14 @@ def write_atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Writes `content` as indented JSON, whole or not at all; ValueError for a NaN in it."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -29,3 +29,4 @@ def __getattr__(name: str):
 
 
 _check_common()
+__version__ = common.__version__

@@ -9,320 +9,33 @@ joined by `+`. Any other flag is one of train's.
 """
 
 import argparse
-import json
-import multiprocessing
-import os
-import platform
-import resource
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from common import config as cfg
-from common.commands import MISTAKES, one_line_errors
-from common.config import Config
-from dreamerv2.run.blocks import make_config
-
-SIZES = {"full": ("atari",), "small": ("atari", "small")}
-EPISODE_STEPS = 500
-MATRIX = 4096  # rows and columns of the large matrix product
+from common.commands import MISTAKES, Parser, one_line_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     with one_line_errors(*MISTAKES):
-        args, flags = _parse(sys.argv[1:] if argv is None else argv)
-        jobs = [(s, p, _config(s, p, flags)) for s in args.size for p in args.precision]
+        args, flags = parse(argv)
+        from dreamerv2.measure import timing
+
+        jobs = timing.make_jobs(args.size, args.precision, flags)
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
-    results = []
-    context = multiprocessing.get_context("spawn")
-    for number, (size, precision, config) in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {size}, precision {precision} ...", flush=True)
-        with context.Pool(1) as pool:
-            results.append(pool.apply(measure, (size, config.flat)))
-        if args.json:
-            _write(args.json, results)
-    print(table(results))
+    print(timing.report(timing.measure_all(jobs, args.json)))
     return 0
 
 
-def _parse(argv):
-    parser = argparse.ArgumentParser(
-        "python -m dreamerv2.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The flags, and those for train; ValueError for what is not accepted."""
+    parser = Parser("bench", __doc__, run=False)
     parser.add_argument("--size", nargs="+", default=["full", "small"], metavar="SIZE")
     parser.add_argument("--precision", nargs="+", default=["32"], metavar="P")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    args, rest = parser.parse_known_args(argv)
-    return args, cfg.split_flags(rest)
-
-
-def _config(size: str, precision: str, flags) -> Config:
-    config = make_config(SIZES.get(size) or size.split("+"))
-    return config.update_flags([*flags, ("precision", [precision])])
-
-
-def _write(path: Path, results: list[dict]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
-    os.replace(temporary, path)
-
-
-def machine() -> str:
-    """Processor, cores and TensorFlow, for the head of a table."""
-    import tensorflow as tf
-
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    gpus = tf.config.list_physical_devices("GPU")
-    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
-    gpu = f", {details.get('device_name', 'GPU')}" if gpus else ""
-    return f"{name}, {os.cpu_count()} cores{gpu}, TensorFlow {tf.__version__}"
-
-
-def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures of one configuration; times are medians in seconds unless the name says ms."""
-    import dreamerv2.agent.agent  # noqa: F401  (TensorFlow's import is not part of the first update)
-    from dreamerv2.run.blocks import defaults
-    from dreamerv2.run.factory import configured_env, make_agent
-
-    config = defaults().update(flat)
-    env = configured_env(config, "train", config.seed)
-    start = time.perf_counter()
-    agent = make_agent(config, env.obs_space, env.act_space)
-    batch = _random_batch(agent)
-    agent.train(batch)
-    result = {"size": size, "precision": str(config.precision)}
-    result["first_update_seconds"] = time.perf_counter() - start
-    state, _ = agent.train(batch)
-    rate = matmul_gflops(agent.precision.compute)
-    result["update_seconds"] = _median(lambda: agent.train(batch, state)[1]["model_loss"].numpy())
-    result["matmul_gflops"] = (rate + matmul_gflops(agent.precision.compute)) / 2
-    result["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    result |= _share(size, agent, batch, result)
-    result["parts_seconds"] = _parts(agent, batch)
-    result["policy_ms"] = _policy_ms(agent, env)
-    result["env_steps_per_second"] = _env_rate(env)
-    result |= _replay(config, agent, env)
-    result |= _end_to_end(config, result)
-    return result
-
-
-def matmul_gflops(dtype, size: int = MATRIX) -> float:
-    """The machine's rate for a large matrix product."""
-    import tensorflow as tf
-
-    matrix = tf.cast(tf.random.normal([size, size]), dtype)
-    product = tf.function(lambda x: tf.matmul(x, x), autograph=False)
-    return 2 * size**3 / _median(lambda: product(matrix)[0, 0].numpy()) / 1e9
-
-
-def _median(function: Callable[[], Any], repeats: int = 5) -> float:
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def _random_batch(agent) -> dict[str, np.ndarray]:
-    """Rows of the right shapes; what is in them makes no difference to the time."""
-    config, rng = agent.config, np.random.default_rng(0)
-    lead = (config.dataset.batch, config.dataset.length)
-    batch = {}
-    for key in agent.wm.input_keys:
-        space = agent.obs_space[key]
-        if space.dtype == np.uint8:
-            batch[key] = rng.integers(0, 256, lead + space.shape, np.uint8)
-        else:
-            batch[key] = np.zeros(lead + space.shape, space.dtype)
-    batch["is_first"][:, 0] = True
-    shape = lead + agent.act_space.shape
-    batch["action"] = np.broadcast_to(agent.act_space.sample(), shape).copy()
-    return batch
-
-
-def _share(size: str, agent, batch, result) -> dict[str, Any]:
-    """GFLOP/s, and the fraction of the matrix-product rate."""
-    from common.nn.flops import REFERENCE_GFLOP, count_gflop
-
-    function = agent._train.get_concrete_function(*agent.train_inputs(batch))
-    counted = count_gflop(function, agent.config.dataset.length)
-    gflop = REFERENCE_GFLOP.get(size, counted)
-    gflops = gflop / result["update_seconds"]
-    return {
-        "gflop": gflop,
-        "gflop_counted": counted,
-        "gflops": gflops,
-        "fraction": gflops / result["matmul_gflops"],
-    }
-
-
-def _parts(agent, batch) -> dict[str, float]:
-    """Seconds of the parts of an update, each traced alone."""
-    import tensorflow as tf
-
-    from common.nn.draws import Draws
-
-    batch, _, agent_steps = agent.train_inputs(batch)
-    wm, draws, model = agent.wm, Draws([0, 0]), agent.optimizers["model_opt"]
-
-    def forward():
-        return wm.loss(wm.preprocess(batch), None, draws)
-
-    def gradients():
-        with tf.GradientTape() as tape:
-            loss = forward().loss
-        return tape.gradient(loss, model.owned, unconnected_gradients="zero")
-
-    start = tf.function(lambda: forward().post, autograph=False)()
-    ones = [tf.ones_like(variable) for variable in model.owned]
-
-    def imagination():
-        seq, _ = agent._imagine(start, batch["is_terminal"], draws, {})
-        return agent.behavior.targets(seq).returns
-
-    def behavior():
-        metrics: dict[str, Any] = {}
-        agent._update_behavior(start, batch["is_terminal"], agent_steps, draws, metrics, {})
-        return metrics["critic_loss"]
-
-    def seconds(part):
-        function = tf.function(part, autograph=False)
-        return _median(lambda: np.sum(tf.nest.flatten(function())[0]))
-
-    forward_s, imagination_s = seconds(lambda: forward().loss), seconds(imagination)
-    return {
-        "model forward": forward_s,
-        "model backward": seconds(gradients) - forward_s,
-        "model optimiser": seconds(lambda: model.apply(ones).norm),
-        "imagination": imagination_s,
-        "actor and critic": seconds(behavior) - imagination_s,
-    }
-
-
-def _policy_ms(agent, env, calls: int = 200) -> float:
-    """Milliseconds from an observation to an action, as the training loop gets them."""
-    obs, state = env.reset(), None
-    times = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        _, state = agent.act(obs, state, "train")
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e3
-
-
-def _env_rate(env, steps: int = 2000) -> float:
-    """Agent steps per second under random actions, resets included."""
-    obs = env.reset()
-    actions = [env.act_space.sample() for _ in range(64)]
-    start = time.perf_counter()
-    for step in range(steps):
-        obs = env.reset() if obs["is_last"] else env.step(actions[step % len(actions)])
-    return steps / (time.perf_counter() - start)
-
-
-def _replay(config: Config, agent, env, batches: int = 50) -> dict[str, float]:
-    """Batches and chunks per second, and the memory of 100k stored steps."""
-    from dreamerv2.run.factory import make_replay
-
-    with tempfile.TemporaryDirectory() as directory:
-        config = config.update({"logdir": directory})
-        replay = make_replay(config, "train", 0, agent)
-        length = max(EPISODE_STEPS, config.dataset.length, config.replay.minlen)
-        row = env.reset() | {"action": np.zeros(env.act_space.shape, np.float32)}
-        for step in range(4 * length):
-            first, last = step % length == 0, step % length == length - 1
-            row = env.step(env.act_space.sample()) | {"action": env.act_space.sample()}
-            flags = {"is_first": first, "is_last": last, "is_terminal": last}
-            replay.add_step(row | {k: np.asarray(v) for k, v in flags.items()})
-            if row["is_last"]:
-                env.reset()
-        iterator = replay.batches(config.dataset.batch, config.dataset.length)
-        next(iterator)
-        start = time.perf_counter()
-        for _ in range(batches):
-            next(iterator)
-        rate = batches / (time.perf_counter() - start)
-        stats = replay.stats
-    megabytes = stats["memory_bytes"] / stats["loaded_steps"] * 1e5 / 1e6
-    return {
-        "replay_batches_per_second": rate,
-        "replay_chunks_per_second": rate * config.dataset.batch,
-        "replay_mb_per_100k_steps": megabytes,
-    }
-
-
-def _end_to_end(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Frames per second that the parts predict for the training loop, and what bounds them."""
-    batch_seconds = 1 / result["replay_batches_per_second"]
-    updates_per_step = config.train_steps / config.train_every
-    step_seconds = {
-        "environment": 1 / result["env_steps_per_second"],
-        "policy": result["policy_ms"] / 1e3,
-        "replay": batch_seconds * updates_per_step,
-        "updates": result["update_seconds"] * updates_per_step,
-    }
-    total = sum(step_seconds.values())
-    bound = max(step_seconds, key=step_seconds.get)
-    return {
-        "frames_per_second": config.action_repeat / total,
-        "bound_by": bound,
-        "bound_share": step_seconds[bound] / total,
-        "step_share": {name: seconds / total for name, seconds in step_seconds.items()},
-    }
-
-
-_ROWS = {
-    "one update [s]": ("update_seconds", ".3f"),
-    "operations [GFLOP]": ("gflop", ".0f"),
-    "rate [GFLOP/s]": ("gflops", ".0f"),
-    "large matrix product [GFLOP/s]": ("matmul_gflops", ".0f"),
-    "fraction": ("fraction", ".2f"),
-    "first update done after [s]": ("first_update_seconds", ".1f"),
-    "policy step [ms]": ("policy_ms", ".2f"),
-    "environment [agent steps/s]": ("env_steps_per_second", ".0f"),
-    "replay [batches/s]": ("replay_batches_per_second", ".0f"),
-    "replay [chunks/s]": ("replay_chunks_per_second", ".0f"),
-    "replay [MB per 100k steps]": ("replay_mb_per_100k_steps", ".0f"),
-    "peak memory [GiB]": ("peak_memory_gib", ".2f"),
-    "training loop [env frames/s]": ("frames_per_second", ".0f"),
-}
-
-
-def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """One Markdown table, a column per size and precision, and a line on what bounds each."""
-    rows = [["", *(f"{r['size']}, {r['precision']}" for r in results)]]
-    for name, (key, form) in _ROWS.items():
-        rows.append([name, *(format(r[key], form) for r in results)])
-    for part in results[0]["parts_seconds"]:
-        rows.append([f"- {part} [s]", *(f"{r['parts_seconds'][part]:.3f}" for r in results)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    bounds = [
-        f"{r['size']}, {r['precision']}: {r['bound_share']:.0%} of the loop is {r['bound_by']}"
-        for r in results
-    ]
-    return "\n".join([machine(), "", *lines, "", *bounds])
+    return parser.parse_known_args(argv)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.commands import MISTAKES, Parser, one_line_errors
-from common.files import write_atomically
-from dreamerv2.run import restore, shipped
+from common.files import write_text
+from common.log.metrics import read_metrics
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     with one_line_errors(*MISTAKES):
         args = parse(argv)
+        from dreamerv2.run import restore, shipped
+
         saved = restore.read(args.logdir, args.checkpoint)
         if saved.meta.get("acting_only"):
             raise ValueError(f"--logdir: {args.logdir} is such an agent already")
         evaluation = json.loads(args.evaluation.read_text()) if args.evaluation else {}
         run = {"note": args.note, **cpu_seconds(args.logdir)}
         shipped.write(args.out, saved.variables, saved.meta, args.half)
-        with write_atomically(args.out.with_suffix(".md")) as file:
-            file.write(shipped.card(args.out.stem, saved.meta, run, evaluation).encode())
+        card = shipped.card(args.out.stem, saved.meta, run, evaluation)
+        write_text(args.out.with_suffix(".md"), card)
     size = args.out.stat().st_size / 2**20
     print(f"Written: {args.out} ({size:.1f} MiB) and {args.out.with_suffix('.md')}")
     return 0
@@ -34,10 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def cpu_seconds(logdir: Path) -> dict[str, float]:
     """The last `cpu_seconds` in the run's metrics; empty if none were logged."""
-    path = logdir / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    found = [json.loads(line) for line in lines if '"cpu_seconds"' in line]
-    return {"cpu_seconds": found[-1]["cpu_seconds"]} if found else {}
+    rows = read_metrics(logdir / "metrics.jsonl")
+    found = [row["cpu_seconds"] for row in rows if row.get("cpu_seconds") is not None]
+    return {"cpu_seconds": found[-1]} if found else {}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

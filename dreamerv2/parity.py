@@ -3,285 +3,48 @@
     python -m dreamerv2.parity FILE.npz [FILE.npz ...] [--tolerance 1e-3] [--precision 32]
                                [--precision_overrides.MODULE PRECISION ...] [--loss_scale SCALE]
 
-Exit status: 0 when all quantities agree, 1 when one does not, 2 when a file cannot be used.
+With a precision other than 32 the errors are for information: no pass or fail. Exit status: 0 when
+all quantities agree, 1 when one does not, 2 when a file cannot be used.
 """
 
 import argparse
-import itertools
-import json
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from common.checkpoint import DAMAGE
-from common.config import parse_yaml
-from common.nn.draws import Modes
-from common.nn.precision import MODULES
-from dreamerv2.agent.agent import Agent, Update, assign_all
-from dreamerv2.reference.names import config_from_reference, reference_variables, spaces_from_json
-
-TRAIN_STEP = 1000  # agent step of update 0
-TRAIN_EVERY = 16  # agent steps between updates
-NEEDED = ("config", "spaces", "variable_order", "init/step")
-
-
-class ParityError(ValueError):
-    """A file that cannot be compared; the message says why."""
-
-
-class Difference(NamedTuple):
-    """One quantity's relative error, `||ours - theirs|| / ||theirs||`."""
-
-    name: str
-    error: float
-
-    @property
-    def group(self) -> str:
-        """The row of the table: `train/2/after/rssm/...` counts as `train/after`."""
-        parts = [part for part in self.name.split("/") if not part.isdigit()]
-        return "/".join(parts[: 2 if len(parts) > 1 else 1])
-
-
-def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Euclidean, over the whole array; the absolute error where the reference is zero."""
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if ours.shape != theirs.shape:
-        raise ParityError(f"shape {ours.shape} where the file has {theirs.shape}")
-    scale, difference = float(np.linalg.norm(theirs)), float(np.linalg.norm(ours - theirs))
-    error = difference / scale if scale else difference
-    return error if np.isfinite(error) else float("inf")
-
-
-class Golden:
-    """A golden file and the agent that it describes, at the file's initial weights."""
-
-    def __init__(self, path: str, overrides: Mapping | None = None):
-        self.path = path
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                self.arrays = {key: file[key] for key in file.files}
-        except (*DAMAGE, AttributeError, TypeError) as error:
-            raise ParityError(f"{path} cannot be read: {error}") from None
-        for key in NEEDED:
-            if key not in self.arrays:
-                raise ParityError(f"{path} has no {key}")
-        flat, spaces, order = (self._json(key) for key in NEEDED[:3])
-        config = config_from_reference(flat).update({"precision": 32, **(overrides or {})})
-        try:
-            obs_space, act_space = spaces_from_json(spaces)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ParityError(f"{path}: spaces cannot be understood: {error!r}") from None
-        self.agent = Agent(config, obs_space, act_space)
-        self.variables = reference_variables(self.agent)
-        self._load(order)
-
-    def _json(self, key):
-        try:
-            return json.loads(str(self.arrays[key]))
-        except ValueError as error:
-            raise ParityError(f"{self.path}: {key} is not JSON: {error}") from None
-
-    def _load(self, order):
-        initial = {k.removeprefix("init/"): v for k, v in self.arrays.items() if k[:5] == "init/"}
-        initial.pop("step")
-        assign_all(self.variables, initial)
-        for theirs, ours in itertools.zip_longest(order, ["step", *self.variables]):
-            if theirs != ours:
-                raise ParityError(f"variable_order has {theirs} where the agent has {ours}")
-
-    def batch(self, index: int) -> dict[str, tf.Tensor]:
-        prefix = f"batch/{index}/"
-        found = {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
-        keys = [*self.agent.wm.input_keys, "action"]
-        missing = [key for key in keys if key not in found]
-        if missing:
-            raise ParityError(f"{prefix}{missing[0]} is missing")
-        return {key: tf.constant(found[key]) for key in keys}
-
-    def expected(self) -> dict[str, np.ndarray]:
-        return {k.removeprefix("expect/"): v for k, v in self.arrays.items() if k[:7] == "expect/"}
-
-    def times(self, group: str) -> range:
-        """The indices up to the highest that is expected of `GROUP/INDEX/...`."""
-        found = (re.match(rf"{group}/(\d+)/", name) for name in self.expected())
-        return range(max((int(match[1]) for match in found if match), default=-1) + 1)
-
-
-def computed(golden: Golden) -> Iterator[tuple[str, np.ndarray]]:
-    """The groups that a golden file asks for, in an order that leaves the weights right."""
-    groups = {"wm": _world_model, "openl": _open_loop, "policy": _policy, "train": _training}
-    asked = {name.split("/")[0] for name in golden.expected()}
-    for name, compute in groups.items():
-        if name in asked:
-            yield from compute(golden)
-
-
-def _world_model(golden):
-    agent = golden.agent
-
-    @tf.function(autograph=False)
-    def loss(batch):
-        return agent.wm.loss(agent.wm.preprocess(batch), None, Modes())
-
-    result = loss(golden.batch(0))
-    yield "wm/loss", result.loss
-    for name in ("embed", "feat", "kl"):
-        yield f"wm/{name}", getattr(result, name)
-    for name in ("post", "prior"):
-        yield from _items(f"wm/{name}", getattr(result, name))
-    yield from _items("wm/like", result.likes)
-    yield from _items("wm/metric", result.metrics)
-
-
-def _open_loop(golden):
-    agent = golden.agent
-    if not agent.wm.decoder.image_keys:
-        return
-
-    @tf.function(autograph=False)
-    def videos(batch):
-        return agent.open_loop_videos({k: v[:6] for k, v in batch.items()}, Modes())
-
-    for name, video in videos(golden.batch(1)).items():
-        yield f"openl/{name.removeprefix('openl_')}", video[:, ::4, ::4]
-
-
-def _policy(golden):
-    agent, batch = golden.agent, golden.batch(2)
-    state = agent.initial_policy_state(batch["is_first"].shape[0])
-
-    @tf.function(autograph=False)
-    def step(obs, state):
-        return agent.policy_step(obs, state, "eval", Modes())
-
-    for i in golden.times("policy")[: batch["is_first"].shape[1]]:
-        outputs, state = step({k: v[:, i] for k, v in batch.items()}, state)
-        yield f"policy/{i}/action", outputs["action"]
-        yield from _items(f"policy/{i}/latent", state[0])
-
-
-def _training(golden):
-    agent = golden.agent
-    state = agent.wm.rssm.initial(golden.batch(0)["is_first"].shape[0])
-
-    @tf.function(autograph=False)
-    def update(batch, state, agent_steps) -> Update:
-        return agent.update(batch, state, agent_steps, Modes())
-
-    for i in golden.times("train"):
-        agent_steps = TRAIN_STEP + TRAIN_EVERY * i
-        result = update(golden.batch(i), state, tf.constant(agent_steps, tf.int64))
-        state = result.state
-        yield from _items(f"train/{i}/metric", result.metrics)
-        for name in result.grads:
-            yield f"train/{i}/grad_norm/{name}", result.metrics[f"{name}_grad_norm"]
-            yield from _items(f"train/{i}/grad", _named_grads(agent, name, result.grads[name]))
-        yield from _items(f"train/{i}/imagine", result.seq)
-        yield f"train/{i}/target", result.targets.returns
-        yield from _items(f"train/{i}/after", golden.variables)
-        yield f"train/{i}/after/step", np.int64(agent_steps)
-
-
-def _named_grads(agent, name, grads):
-    names = {
-        "model": lambda: agent.wm.named_variables(),
-        "actor": lambda: agent.behavior.actor.named_variables("actor/"),
-        "critic": lambda: agent.behavior.critic.named_variables("critic/"),
-    }[name]()
-    return dict(zip(names, grads, strict=True))
-
-
-def _items(prefix, mapping):
-    return [(f"{prefix}/{key}", value.numpy()) for key, value in mapping.items()]
-
-
-def compare(path: str, overrides: Mapping | None = None) -> list[Difference]:
-    """The relative error of every expected quantity of a file.
-
-    Raises:
-        ParityError, ConfigError or ValueError: the file cannot be used, or holds a quantity that is
-            not compared.
-    """
-    golden = Golden(path, overrides)
-    expected = golden.expected()
-    differences = []
-    for name, ours in computed(golden):
-        if name not in expected:
-            continue
-        ours, theirs = np.asarray(ours), expected.pop(name)
-        if "/after/" in name:
-            initial = golden.arrays["init/" + name.split("/after/")[1]]
-            ours, theirs = ours - initial, theirs - initial
-        try:
-            differences.append(Difference(name, relative_error(ours, theirs)))
-        except ParityError as error:
-            raise ParityError(f"expect/{name}: {error}") from None
-    if expected:
-        first = next(iter(expected))
-        raise ParityError(
-            f"{path}: {len(expected)} quantities are not compared: expect/{first} ..."
-        )
-    if not differences:
-        raise ParityError(f"{path} expects nothing")
-    return differences
-
-
-def table(differences: Sequence[Difference], tolerance: float | None) -> str:
-    """Rows: quantity group, how many, the largest relative error and where; marked if too large."""
-    groups: dict[str, list[Difference]] = {}
-    for difference in differences:
-        groups.setdefault(difference.group, []).append(difference)
-    lines = [f"{'quantity':<20}{'count':>6}  {'largest error':>13}  where"]
-    for group, members in groups.items():
-        worst = max(members, key=lambda d: d.error)
-        mark = "  <-- too large" if tolerance is not None and not worst.error <= tolerance else ""
-        lines.append(f"{group:<20}{len(members):>6}  {worst.error:>13.1e}  {worst.name}{mark}")
-    return "\n".join(lines)
+from common.commands import MISTAKES, Parser, one_line_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dreamerv2.parity", description=__doc__)
+    """The command; returns its exit code."""
+    with one_line_errors(*MISTAKES):
+        args, overrides = parse(argv)
+        from dreamerv2.reference import parity  # imports TensorFlow, which takes seconds
+
+        passed = True
+        for path in args.files:
+            passed &= parity.judge(path, overrides, args.tolerance)
+    return 0 if passed else 1
+
+
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The flags, and the keys of the configuration that they change; ValueError for a mistake."""
+    from common.config import parse_yaml, split_flags
+
+    parser = Parser("parity", __doc__, run=False)
     parser.add_argument("files", nargs="+", metavar="FILE.npz")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="largest relative error")
-    parser.add_argument(
-        "--precision",
-        default="32",
-        choices=["32", "16", "bfloat16"],
-        help="with anything but 32 the errors are for information: no pass or fail",
-    )
-    for module in MODULES:
-        parser.add_argument(f"--precision_overrides.{module}", metavar="32 | 16 | bfloat16")
+    parser.add_argument("--precision", default="32", choices=["32", "tf32", "16", "bfloat16"])
     parser.add_argument("--loss_scale", metavar="dynamic | NUMBER | none")
-    args = parser.parse_args(argv)
-    overrides = {
-        key: parse_yaml(word)
-        for key, word in vars(args).items()
-        if key.startswith(("precision", "loss_scale")) and word is not None
-    }
-    precision, *lowered = overrides.values()
-    judged = precision == 32 and not lowered
-    passed = True
-    for path in args.files:
-        try:
-            differences = compare(path, overrides)
-        except (ValueError, tf.errors.OpError) as error:
-            print(f"parity: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
-        print(f"{path}, {', '.join(f'{key} {value}' for key, value in overrides.items())}")
-        print(table(differences, args.tolerance if judged else None))
-        worst = max(d.error for d in differences)
-        if judged:
-            good = worst <= args.tolerance
-            passed = passed and good
-            verdict = "agrees with" if good else "DIFFERS from"
-            print(f"{verdict} the reference: {worst:.1e} at worst, tolerance {args.tolerance:g}\n")
-        else:
-            print(f"for information: {worst:.1e} at worst\n")
-    return 0 if passed else 1
+    args, rest = parser.parse_known_args(argv)
+    given = {"precision": [args.precision]}
+    for key, words in split_flags(rest):
+        if not key.startswith("precision_overrides."):
+            raise ValueError(f"unrecognized arguments: --{key}")
+        given[key] = words
+    if args.loss_scale is not None:
+        given["loss_scale"] = [args.loss_scale]
+    return args, {key: parse_yaml(" ".join(words)) for key, words in given.items()}
 
 
 if __name__ == "__main__":

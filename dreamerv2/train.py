@@ -10,9 +10,6 @@ from collections.abc import Sequence
 
 from common.commands import MISTAKES, one_line_errors
 from dreamerv2.run import blocks
-from dreamerv2.run.factory import configured_env, make_runner
-from dreamerv2.run.monitor import NonFiniteError
-from dreamerv2.run.runner import RunError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     with one_line_errors(*MISTAKES):
         config = blocks.parse_args(argv).config
+        from dreamerv2.run.factory import configured_env, make_runner
+        from dreamerv2.run.monitor import NonFiniteError
+        from dreamerv2.run.runner import RunError
+
         runner = make_runner(config, lambda mode, seed: configured_env(config, mode, seed))
     with one_line_errors(RunError, OSError):  # a full disk, for one
         try:

@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest floor first. A room imports only rooms of lower floors; on one floor none knows another.
 FLOORS = (
-    {"common", "common.commands", "common.device", "common.files", "common.interrupt"},
+    {"common"},
+    {"common.commands", "common.device", "common.files", "common.interrupt"},
     {"common.when"},
     {"common.checkpoint", "common.config", "common.log", "common.nn", "common.report"},
     {"common.data"},
@@ -21,7 +22,7 @@ FLOORS = (
     {"dreamerv2.film", "dreamerv2.latent", "dreamerv2.measure", "dreamerv2.precision"}
     | {"dreamerv2.reference"},
     {"dreamerv2.api"},
-    {"dreamerv2"},
+    {"dreamerv2", "dreamerv2.__main__"},
 )
 COMMANDS = {
     "bench",

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from common.nn.flops import count_gflop
 from dreamerv2 import bench
+from dreamerv2.measure import timing
 
 
 def gflop(function, *args, loop_steps=1):
@@ -61,7 +62,7 @@ def test_the_bench_writes_every_figure(tmp_path, capsys):
     path = tmp_path / "bench.json"
     assert bench.main(["--size", "atari+debug", "--json", str(path)]) == 0
     (result,) = json.loads(path.read_text())["results"]
-    for key, _ in bench._ROWS.values():
+    for key, _ in timing._ROWS.values():
         assert math.isfinite(result[key]) and result[key] > 0, key
     assert result["fraction"] == pytest.approx(result["gflops"] / result["matmul_gflops"])
     assert sum(result["step_share"].values()) == pytest.approx(1)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from common.config import ConfigError
+from common.log.metrics import read_metrics
 from dreamerv2 import compare
-from dreamerv2.precision import comparison, comparison_report
+from dreamerv2.precision import comparison, comparison_report, trainer
 from dreamerv2.run import blocks
 
 STEPS = 1000
@@ -81,7 +82,7 @@ def test_a_resumed_run_counts_what_it_wrote_anew_and_half_a_line_is_passed_over(
     steps = [(10, 1), (20, 2), (30, 3), (20, 4), (40, 5)]
     lines = [json.dumps({"step": step, "loss": loss}) for step, loss in steps]
     path.write_text("\n".join(lines) + '\n{"step": 50, "lo')
-    assert [row["loss"] for row in comparison.read_metrics(path)] == [1, 2, 4, 5]
+    assert [row["loss"] for row in read_metrics(path)] == [1, 2, 4, 5]
 
 
 def test_returns_are_means_over_the_last_tenth_and_the_best_twentieth(tmp_path):
@@ -217,9 +218,14 @@ def test_overrides_that_differ_name_the_group_and_other_differences_are_told(tmp
 # How runs are made
 
 
+def planned(words):
+    args, flags = compare.parse(words)
+    return trainer.make_jobs(args.logdir, args.precisions, args.seeds, flags)
+
+
 def test_runs_are_made_for_each_precision_and_seed_with_the_flags_given(tmp_path):
     words = f"--logdir {tmp_path} --seeds 3 4 --precisions 16 bfloat16 --steps 7 --configs debug"
-    jobs = compare.make_jobs(*compare.parse(words.split()))
+    jobs = planned(words.split())
     assert [job.name for job in jobs] == ["16-3", "bfloat16-3", "16-4", "bfloat16-4"]
     assert jobs[1].config.precision == "bfloat16" and jobs[1].config.seed == 3
     assert jobs[1].config.steps == 7 and jobs[1].config.rssm.deter == 16
@@ -234,13 +240,13 @@ def test_runs_are_made_for_each_precision_and_seed_with_the_flags_given(tmp_path
     [
         ("--precisions 32", "--logdir is missing"),
         ("--logdir D --precision 16", "write --precisions"),
-        ("--logdir D --jobs 0", "--jobs 0: expected at least 1"),
+        ("--logdir D --jobs 0", "--jobs: got 0, expected a whole number from 1 on"),
         ("--logdir D --runs A --seeds 1", "only --logdir goes with it"),
         ("--runs A --audit B --logdir D", "exclude each other"),
         ("--logdir D --stpes 4", "unknown key stpes; did you mean steps"),
         ("--logdir D --precision_overrides.nose 16", "unknown key precision_overrides.nose"),
         ("--logdir D --loss_scale -1", "loss_scale: -1 is not accepted"),
-        ("--logdir D --seeds -1", "seed: -1 is not accepted"),
+        ("--logdir D --seeds -1", "--seeds: got -1, expected a whole number from 0 on"),
     ],
 )
 def test_mistakes_are_found_before_the_first_run(words, message, capsys):
@@ -254,22 +260,22 @@ def test_mistakes_are_found_before_the_first_run(words, message, capsys):
 def test_a_run_of_other_settings_is_not_taken_for_one_of_these(tmp_path):
     make_run(tmp_path, precision=32, seed=0)
     flags = f"--logdir {tmp_path} --precisions 32 --seeds 0 --action_repeat 1".split()
-    job = compare.make_jobs(*compare.parse([*flags, "--steps", str(2 * STEPS)]))[0]
+    job = planned([*flags, "--steps", str(2 * STEPS)])[0]
     assert not job.finished  # more steps: the run goes on
     with pytest.raises(ConfigError, match=r"32-0 holds a run with other settings \(discount: 0.99"):
-        compare.make_jobs(*compare.parse([*flags, "--discount", "0.9"]))
+        planned([*flags, "--discount", "0.9"])
 
 
 def make_job(tmp_path, precision, script):
     logdir = tmp_path / f"{precision}-0"
-    return compare.Job(
+    return trainer.Job(
         logdir, (sys.executable, "-c", script, str(logdir)), make_config(precision, 0)
     )
 
 
 def test_a_run_that_fails_is_a_row_and_the_others_are_made(tmp_path, capsys):
     jobs = [make_job(tmp_path, 16, BROKEN_TRAIN), make_job(tmp_path, 32, FAKE_TRAIN)]
-    assert compare.Trainer(tmp_path, jobs, 1, "the command").run() == 0
+    assert trainer.Trainer(tmp_path, jobs, 1, "the command").run() == 0
     precisions = json.loads((tmp_path / "report.json").read_text())["precisions"]
     failed, finished = precisions["16"]["runs"][0], precisions["32"]["runs"][0]
     assert failed["status"] == "failed" and failed["error"] == "the model gradient is not finite"
@@ -279,18 +285,18 @@ def test_a_run_that_fails_is_a_row_and_the_others_are_made(tmp_path, capsys):
 
 def test_finished_runs_are_not_made_again_and_failed_ones_are(tmp_path):
     jobs = [make_job(tmp_path, 16, BROKEN_TRAIN), make_job(tmp_path, 32, FAKE_TRAIN)]
-    compare.Trainer(tmp_path, jobs, 2, "the command").run()
+    trainer.Trainer(tmp_path, jobs, 2, "the command").run()
     log = comparison.log_path(jobs[1].logdir)
     before = log.read_text()
     jobs[0] = make_job(tmp_path, 16, FAKE_TRAIN)
-    assert compare.Trainer(tmp_path, jobs, 2, "the command").run() == 0
+    assert trainer.Trainer(tmp_path, jobs, 2, "the command").run() == 0
     assert log.read_text() == before
     assert jobs[0].finished
 
 
 def test_a_killed_run_says_so(tmp_path):
     kill = "import os; os.kill(os.getpid(), 9)"
-    assert compare.Trainer(tmp_path, [make_job(tmp_path, 32, kill)], 1, "-").run() == 1
+    assert trainer.Trainer(tmp_path, [make_job(tmp_path, 32, kill)], 1, "-").run() == 1
     run = json.loads((tmp_path / "report.json").read_text())["precisions"]["32"]["runs"][0]
     assert run["error"].startswith("killed by SIGKILL")
 
@@ -305,7 +311,7 @@ def test_a_signal_lets_the_runs_save_and_starts_no_more(tmp_path):
         signal.raise_signal(signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
-    assert compare.Trainer(tmp_path, jobs, 1, "the command").run() == 128 + signal.SIGTERM
+    assert trainer.Trainer(tmp_path, jobs, 1, "the command").run() == 128 + signal.SIGTERM
     assert jobs[0].logdir.with_suffix(".saved").exists()
     assert not comparison.log_path(jobs[1].logdir).exists()
 

@@ -9,8 +9,9 @@ import tiny
 
 from common.data.driver import random_policy
 from common.envs.scripted import Scripted
+from common.report.stats import bootstrap_mean
 from dreamerv2 import evaluate
-from dreamerv2.play import scores
+from dreamerv2.play import evaluation, scores
 from dreamerv2.play.episodes import AgentPolicy, EndlessEpisodeError, episode_seed, play
 
 
@@ -50,7 +51,7 @@ def test_an_episode_may_take_just_max_steps():
 def test_returns_are_sums_of_rewards_and_lengths_are_agent_steps():
     lines = []
     lengths = iter([5, 2, 9])
-    result = evaluate.evaluate(
+    result = evaluation.evaluate(
         lambda seed: Scripted(next(lengths)), lambda seed, env: always(2), 3, show=lines.append
     )
     assert result.lengths == [5, 2, 9]
@@ -66,7 +67,7 @@ def test_every_episode_has_a_seed_of_its_own_and_keeps_it():
             seen.append(number)
             return Scripted(1)
 
-        evaluate.evaluate(
+        evaluation.evaluate(
             make_env, lambda n, env: always(0), episodes, seed, show=lambda line: None
         )
         return seen
@@ -77,7 +78,7 @@ def test_every_episode_has_a_seed_of_its_own_and_keeps_it():
 
 
 def test_statistics_of_known_returns():
-    summary = evaluate.Result([1.0, 2.0, 6.0], [10, 20, 60]).summary(seed=0)
+    summary = evaluation.Result([1.0, 2.0, 6.0], [10, 20, 60]).summary(seed=0)
     assert summary["returns"] == [1, 2, 6] and summary["lengths"] == [10, 20, 60]
     assert summary["mean"] == 3 and summary["median"] == 2
     assert summary["std"] == pytest.approx(np.sqrt((4 + 1 + 9) / 3))
@@ -87,10 +88,11 @@ def test_statistics_of_known_returns():
 
 def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    intervals = [evaluate.bootstrap_mean(rng.normal(size=40), seed) for seed in range(200)]
+    intervals = [bootstrap_mean(rng.normal(size=40), seed=seed) for seed in range(200)]
     covered = np.mean([low < 0 < high for low, high in intervals])
     assert 0.88 < covered < 0.99
-    assert evaluate.bootstrap_mean([4.0, 4.0], 0) == (4.0, 4.0)
+    assert bootstrap_mean([4.0, 4.0]) == (4.0, 4.0)
+    assert bootstrap_mean([4.0]) == (4.0, 4.0)
 
 
 def test_the_command_gives_the_same_numbers_for_the_same_seed(logdir, tmp_path, capsys):

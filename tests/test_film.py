@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from dreamerv2.film import PANELS
 from dreamerv2.film.layout import Layout
-from dreamerv2.render import NAMES
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
 @pytest.mark.parametrize("screen", [(210, 160), (10, 10), (400, 600)])
-@pytest.mark.parametrize("names", [NAMES, ("screen",), ("input", "dream"), NAMES[1:]])
+@pytest.mark.parametrize("names", [PANELS, ("screen",), ("input", "dream"), PANELS[1:]])
 def test_panels_are_inside_the_picture_and_apart(scale, screen, names):
     plan = Layout(names, scale, screen, "one caption of a few words")
     used = np.zeros((plan.strip_top, plan.width), int)

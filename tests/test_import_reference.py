@@ -21,9 +21,10 @@ from common.data.spaces import OneHot
 from common.nn.draws import Modes
 from dreamerv2 import import_reference
 from dreamerv2.agent.agent import Agent
-from dreamerv2.import_reference import ImportRunError, import_run, read_spaces, read_variables
-from dreamerv2.parity import relative_error
+from dreamerv2.reference import imports
+from dreamerv2.reference.imports import ImportRunError, import_run, read_spaces, read_variables
 from dreamerv2.reference.names import reference_variables
+from dreamerv2.reference.parity import relative_error
 from dreamerv2.run import blocks, snapshot
 
 RUN = Path(__file__).parent / "golden" / "reference_run"
@@ -336,12 +337,12 @@ def test_each_value_reaches_the_variable_in_its_place(slow_target):
     for variable in variables.values():
         value = rng.integers(5, 9) if not variable.dtype.is_floating else rng.random(variable.shape)
         values.append(np.asarray(value).astype(variable.dtype.as_numpy_dtype))
-    assert import_reference.restore(agent, values) == 12
+    assert imports.restore(agent, values) == 12
     for (name, variable), value in zip(variables.items(), values[1:], strict=True):
         np.testing.assert_array_equal(variable.numpy(), value, name)
 
 
 def test_without_a_slow_critic_updates_are_counted_from_the_configuration():
     config: Config = tiny.config(prefill=100, pretrain=3, train_every=5, train_steps=2)
-    assert import_reference._updates(config, 90, {}) == 3
-    assert import_reference._updates(config, 112, {}) == 3 + 2 * 2
+    assert imports._updates(config, 90, {}) == 3
+    assert imports._updates(config, 112, {}) == 3 + 2 * 2

@@ -112,7 +112,7 @@ def test_sweep_leaves_the_states_alone():
     np.testing.assert_array_equal(given.classes, [[1, 0, 0]])
 
 
-def test_parts_of_image_tell_latent_and_deter_apart():
+def test_halves_of_the_state_tell_latent_and_deter_apart():
     def decode(latents):
         images = decode_pixel(latents)
         images[:, 4] = latents.deter[:, None, None, 0]
@@ -120,10 +120,10 @@ def test_parts_of_image_tell_latent_and_deter_apart():
 
     first = states([[0, 0, 0]], np.array([[0.0]]))
     other = states([[1, 0, 0]], np.array([[0.5]]))
-    parts = sweep.parts_of_image(decode, first, other)
-    assert parts["classes"] == pytest.approx(255 * 2 / 64)
-    assert parts["deter"] == pytest.approx(255 * 8 * 0.5 / 64)
-    assert parts["both"] == pytest.approx(255 * 6 / 64)
+    halves = sweep.halves_of_state(decode, first, other)
+    assert halves["classes"] == pytest.approx(255 * 2 / 64)
+    assert halves["deter"] == pytest.approx(255 * 8 * 0.5 / 64)
+    assert halves["both"] == pytest.approx(255 * 6 / 64)
 
 
 # Interpolate
@@ -304,7 +304,7 @@ def test_the_deep_probe_is_that_of_its_best_epoch(monkeypatch):
     assert len(seen) < 20
 
 
-def test_no_episode_is_in_two_parts_of_a_split():
+def test_no_episode_is_twice_in_a_split():
     episode = np.repeat(np.arange(10), 30)
     split = probe.split_by_episode(episode, seed=0)
     parts = [set(episode[part]) for part in split]
@@ -419,7 +419,7 @@ def report(tmp_path_factory):
     return logdir / "latents"
 
 
-def test_all_parts_end_in_one_report(report):
+def test_all_sections_end_in_one_report(report):
     numbers = json.loads((report / "report.json").read_text())
     assert numbers["run"]["env_frames"] == 16 and numbers["run"]["features"] == "discrete"
     assert list(numbers) == ["run", "usage", "sweep", "interpolate", "probe"]

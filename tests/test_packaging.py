@@ -18,6 +18,7 @@ import setuptools
 IMPORTS = {
     "ale-py": "ale_py",
     "atari-py": "atari_py",
+    "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "ruamel.yaml": "ruamel",
     "scikit-learn": "sklearn",

@@ -11,15 +11,16 @@ import tiny
 
 from common.config import ConfigError, flatten, load_yaml
 from common.nn.draws import Modes
-from dreamerv2 import parity
+from dreamerv2 import parity as command
 from dreamerv2.agent.agent import Agent
-from dreamerv2.parity import Golden, ParityError, relative_error, table
+from dreamerv2.reference import parity
 from dreamerv2.reference.names import (
     OFF,
     config_from_reference,
     reference_variables,
     spaces_from_json,
 )
+from dreamerv2.reference.parity import Golden, ParityError, relative_error, table
 from dreamerv2.run.blocks import load_block
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,7 +33,7 @@ def path(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_agent_computes_what_the_reference_computed(name, capsys):
-    assert parity.main([path(name)]) == 0, capsys.readouterr().out
+    assert command.main([path(name)]) == 0, capsys.readouterr().out
     out = capsys.readouterr().out
     assert f"{name}.npz, precision 32" in out and "agrees with the reference" in out
     rows = {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[2:-2]}
@@ -118,32 +119,33 @@ def config_with(arrays, **changes):
 
 
 def refusal(file, capsys, *flags):
-    assert parity.main([file, *flags]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        command.main([file, *flags])
     message = capsys.readouterr().err
-    assert message.startswith("parity: ") and message.count("\n") == 1, message
+    assert message.startswith("error: ") and message.count("\n") == 1, message
     return message
 
 
 def test_exit_0_when_all_agree(write, capsys):
-    assert parity.main([write(), write()]) == 0
+    assert command.main([write(), write()]) == 0
     assert capsys.readouterr().out.count("agrees with the reference") == 2
 
 
 def test_exit_1_when_one_differs_by_more_than_the_tolerance(write, arrays, capsys):
     loss = arrays["expect/wm/loss"]
     file = write(expect__wm__loss=loss * 1.01)
-    assert parity.main([file]) == 1
+    assert command.main([file]) == 1
     out = capsys.readouterr().out
     assert "DIFFERS from the reference: 9.9e-03 at worst, tolerance 0.001" in out
     marked = [line for line in out.splitlines() if "too large" in line]
     assert len(marked) == 1 and marked[0].startswith("wm/loss")
-    assert parity.main([file, "--tolerance", "0.02"]) == 0
-    assert parity.main([write(), file]) == 1
+    assert command.main([file, "--tolerance", "0.02"]) == 0
+    assert command.main([write(), file]) == 1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_not_finite_never_agree(write, value):
-    assert parity.main([write(expect__wm__loss=np.float32(value))]) == 1
+    assert command.main([write(expect__wm__loss=np.float32(value))]) == 1
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_a_feature_that_does_not_exist_here_is_refused_by_name(write, arrays, ca
     assert key not in config_from_reference({key: default})
     other = (not default) if isinstance(default, bool) else "other"
     message = refusal(write(config=config_with(arrays, **{key: other})), capsys)
-    assert message.startswith(f"parity: {key}: got {other!r}")
+    assert message.startswith(f"error: {key}: got {other!r}")
 
 
 def test_an_unknown_key_is_refused_with_the_nearest(arrays, write, capsys):
@@ -295,7 +297,7 @@ def test_the_released_blocks_are_accepted_in_the_references_form():
     ],
 )
 def test_other_precisions_are_for_information(write, capsys, flags):
-    assert parity.main([write(), *flags]) == 0
+    assert command.main([write(), *flags]) == 0
     out = capsys.readouterr().out
     assert "for information" in out and "agrees" not in out and "too large" not in out
     worst = float(out.rsplit("for information: ", 1)[1].split()[0])
@@ -303,12 +305,12 @@ def test_other_precisions_are_for_information(write, capsys, flags):
 
 
 def test_precision_of_the_file_itself_is_not_used(write, arrays):
-    assert parity.main([write(config=config_with(arrays, precision=16))]) == 0
+    assert command.main([write(config=config_with(arrays, precision=16))]) == 0
 
 
 def test_an_unknown_precision_is_refused(write, capsys):
     with pytest.raises(SystemExit, match="2"):
-        parity.main([write(), "--precision", "8"])
+        command.main([write(), "--precision", "8"])
     capsys.readouterr()
     assert "precision_overrides" in refusal(write(), capsys, "--precision_overrides.rssm", "8")
 
@@ -345,6 +347,6 @@ def test_variables_after_training_are_judged_by_their_change(tmp_path, eager, ca
     initial, after = arrays[f"init/{name}"], arrays[f"expect/train/1/after/{name}"]
     arrays[f"expect/train/1/after/{name}"] = initial + 2 * (after - initial)
     np.savez(tmp_path / "made.npz", **arrays)
-    assert parity.main([str(tmp_path / "made.npz")]) == 1
+    assert command.main([str(tmp_path / "made.npz")]) == 1
     assert f"5.0e-01  train/1/after/{name}  <-- too large" in capsys.readouterr().out
     assert relative_error(2 * after - initial, after) < 1e-3, "too small to be seen otherwise"

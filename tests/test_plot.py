@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from common import config as cfg
+from common.report.figures import COLORS
 from dreamerv2 import plot
+from dreamerv2.measure import curves
 from dreamerv2.play.scores import KNOWN
 
 
@@ -19,7 +21,7 @@ def make_run(directory, rows=None, **settings):
     directory.mkdir(parents=True)
     (directory / "config.yaml").write_text(cfg.dump_yaml(settings))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return plot.read_run(directory)
+    return curves.read_run(directory)
 
 
 def figure(path):
@@ -29,7 +31,7 @@ def figure(path):
 
 def first_colour(path):
     """Rows and columns of the pixels in the first curve's colour, without the legend on top."""
-    color = np.array([int(plot.COLORS[0][i : i + 2], 16) for i in (1, 3, 5)])
+    color = np.array([int(COLORS[0][i : i + 2], 16) for i in (1, 3, 5)])
     rows, columns = np.nonzero(np.abs(figure(path) - color).sum(-1) < 12)
     return rows[rows > 100], columns[rows > 100]
 
@@ -38,7 +40,7 @@ def test_a_row_that_a_killed_run_left_half_written_is_passed_over(tmp_path):
     run = make_run(tmp_path / "a")
     with (run.logdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1100, "train_re')
-    assert len(plot.read_run(run.logdir).rows) == 10
+    assert len(curves.read_run(run.logdir).rows) == 10
 
 
 def test_hours_and_updates_of_episodes_lie_between_those_that_are_logged(tmp_path):
@@ -50,22 +52,22 @@ def test_hours_and_updates_of_episodes_lie_between_those_that_are_logged(tmp_pat
         {"step": 450, "train_return": 4.0},
     ]
     run = make_run(tmp_path / "a", rows)
-    np.testing.assert_allclose(plot.series(run, "train_return", "hours")[0], [1, 3, 4])
-    np.testing.assert_allclose(plot.series(run, "train_return", "updates")[0], [5, 20, 30])
-    np.testing.assert_allclose(plot.series(run, "train_return", "frames")[0], [100, 300, 450])
+    np.testing.assert_allclose(curves.series(run, "train_return", "hours")[0], [1, 3, 4])
+    np.testing.assert_allclose(curves.series(run, "train_return", "updates")[0], [5, 20, 30])
+    np.testing.assert_allclose(curves.series(run, "train_return", "frames")[0], [100, 300, 450])
 
 
 def test_a_missing_metric_is_named_with_the_nearest(tmp_path):
     run = make_run(tmp_path / "a")
     with pytest.raises(ValueError, match="--metric train_retrun: .*mean train_return"):
-        plot.series(run, "train_retrun", "frames")
+        curves.series(run, "train_retrun", "frames")
     with pytest.raises(ValueError, match="--x hours: not in .*metrics.jsonl"):
-        plot.series(run, "train_return", "hours")
+        curves.series(run, "train_return", "hours")
 
 
 def test_bins_hold_means_and_are_interpolated_inside_the_run_only():
     edges = np.array([0, 10, 20, 30, 40, 50])
-    values = plot.binned(np.array([12, 20, 31]), np.array([1.0, 3.0, 8.0]), edges)
+    values = curves.binned(np.array([12, 20, 31]), np.array([1.0, 3.0, 8.0]), edges)
     np.testing.assert_array_equal(values, [np.nan, 2, 5, 8, np.nan])
 
 
@@ -73,7 +75,7 @@ def test_the_mean_goes_as_far_as_every_seed():
     edges = np.array([0, 1, 2, 3])
     long = np.array([0.5, 1.5, 2.5]), np.array([1.0, 2.0, 3.0])
     short = np.array([0.5, 1.5]), np.array([3.0, 6.0])
-    drawn = plot.curve("two", [long, short], edges)
+    drawn = curves.curve("two", [long, short], edges)
     np.testing.assert_array_equal(drawn.mean, [2, 4, np.nan])
     np.testing.assert_array_equal(drawn.seeds[0], [1, 2, 3])
     assert drawn.low is None
@@ -82,15 +84,15 @@ def test_the_mean_goes_as_far_as_every_seed():
 def test_three_seeds_have_an_interval_that_holds_the_mean_and_stays_within_the_seeds():
     edges = np.array([0, 1])
     runs = [(np.array([0.5]), np.array([value])) for value in (1.0, 2.0, 6.0)]
-    drawn = plot.curve("three", runs, edges)
+    drawn = curves.curve("three", runs, edges)
     assert 1 <= drawn.low[0] < drawn.mean[0] == 3 < drawn.high[0] <= 6
 
 
 def test_bins_of_a_log_axis_begin_with_the_runs():
-    edges = plot.bin_edges([np.array([50.0, 400.0]), np.array([100.0, 800.0])], True)
+    edges = curves.bin_edges([np.array([50.0, 400.0]), np.array([100.0, 800.0])], True)
     assert (edges[0], edges[-1]) == pytest.approx((50, 800))
-    np.testing.assert_allclose(np.diff(np.log(edges)), np.log(16) / plot.BINS)
-    assert plot.bin_edges([np.array([50.0, 400.0])], False)[0] == 0
+    np.testing.assert_allclose(np.diff(np.log(edges)), np.log(16) / curves.BINS)
+    assert curves.bin_edges([np.array([50.0, 400.0])], False)[0] == 0
 
 
 def test_seeds_and_lengths_are_one_curve_and_settings_another(tmp_path):
@@ -100,7 +102,7 @@ def test_seeds_and_lengths_are_one_curve_and_settings_another(tmp_path):
         make_run(tmp_path / "c", kl={"free": 1.0}, seed=2),
         make_run(tmp_path / "d", task="gym_Other-v0"),
     ]
-    groups = plot.grouped(runs)
+    groups = curves.grouped(runs)
     assert {task: list(labelled) for task, labelled in groups.items()} == {
         "gym_Test-v0": ["kl.free 0.0, 2 seeds", "kl.free 1.0"],
         "gym_Other-v0": ["d"],
@@ -110,12 +112,12 @@ def test_seeds_and_lengths_are_one_curve_and_settings_another(tmp_path):
 
 def test_seeds_of_one_configuration_are_counted(tmp_path):
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)]
-    assert list(plot.grouped(runs)["gym_Test-v0"]) == ["2 seeds"]
+    assert list(curves.grouped(runs)["gym_Test-v0"]) == ["2 seeds"]
 
 
 def test_configurations_that_differ_in_much_are_called_after_their_directories(tmp_path):
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", p=1, q=1, r=1, s=1)]
-    assert list(plot.grouped(runs)["gym_Test-v0"]) == ["a", "b"]
+    assert list(curves.grouped(runs)["gym_Test-v0"]) == ["a", "b"]
 
 
 def test_the_command_draws_a_column_per_task_and_a_row_per_metric(tmp_path, capsys):

@@ -54,7 +54,7 @@ def test_a_loss_scale_is_wanted_where_anything_is_float16(compute, overrides, ha
 @pytest.mark.parametrize(
     "build, match",
     [
-        (lambda: Precision(64), "precision: got 64, expected 16, 32 or bfloat16"),
+        (lambda: Precision(64), "precision: got 64, expected 16, 32, tf32 or bfloat16"),
         (lambda: Precision(16, {"gru": 32}), "unknown module 'gru', expected one of encoder"),
         (lambda: Precision(16, {"rssm": 8}), "got 8"),
         (lambda: Precision(16).dtype("gru"), "unknown module 'gru'"),

@@ -11,13 +11,14 @@ import saved
 from PIL import Image
 
 from dreamerv2 import render
-from dreamerv2.evaluate import evaluate
+from dreamerv2.film import PANELS
 from dreamerv2.film.layout import Layout
 from dreamerv2.play.episodes import AgentPolicy, episode_seed
+from dreamerv2.play.evaluation import evaluate
 from dreamerv2.run import blocks, restore
 
 STEPS = 12  # agent steps of an episode
-ALL = ",".join(render.NAMES)
+ALL = ",".join(PANELS)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def screens_of(logdir, seed=0):
     return screens, inputs, actions
 
 
-def layout(names=render.NAMES, scale=2, screen=(210, 160)):
+def layout(names=PANELS, scale=2, screen=(210, 160)):
     return Layout(names, scale, screen, "caption")
 
 

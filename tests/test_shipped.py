@@ -69,7 +69,7 @@ def test_the_card_says_how_long_it_was_trained_and_what_it_reaches(run, shelf, t
     result = {"mean": 3.25, "returns": [3, 3.5], "interval": [3.0, 3.5]}
     (tmp_path / "result.json").write_text(json.dumps({"greedy": result}))
     (logdir / "metrics.jsonl").write_text(
-        '{"step": 1, "cpu_seconds": 3}\n{"cpu_seconds": 5400.0}\n'
+        '{"step": 1, "cpu_seconds": 3}\n{"step": 2, "cpu_seconds": 5400.0}\n'
     )
     flags = ["--evaluation", str(tmp_path / "result.json"), "--note", "It cannot swim."]
     export_to(shelf / "pole.npz", logdir, *flags)

@@ -57,6 +57,6 @@ def test_a_difference_is_seen_where_there_is_one_and_keeps_its_sign():
 
 
 def test_three_runs_raise_more_false_alarms_than_ten():
-    three, ten = stats.false_alarm_rate(3, 3), stats.false_alarm_rate(10, 10)
+    three, ten = stats.false_alarm_rate(3, False), stats.false_alarm_rate(10, False)
     assert 0.1 < three < 0.22
     assert 0.01 < ten < 0.09

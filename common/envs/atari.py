@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from common.envs.base import Env, Obs, unknown_name, with_flags, with_transition
-from common.envs.resize import AreaResize
+from common.envs.resize import resize_by_area
 
 ALIASES = {"james_bond": "jamesbond"}
 
@@ -68,7 +68,7 @@ class Atari(Env):
         # The screens after the last frame of a step and after the one before it.
         self._last, self._previous = np.zeros((2, *shape), np.uint8)
         self._maximum = np.zeros(shape, np.uint8)
-        self._resize = AreaResize(self._screen, size, channels)
+        self._size = size
         self.obs_space = with_flags(
             {
                 "image": spaces.Box(0, 255, (*size, channels), np.uint8),
@@ -120,7 +120,7 @@ class Atari(Env):
         screen = self._last
         if self._repeat > 1:
             screen = np.maximum(self._last, self._previous, out=self._maximum)
-        return {"image": self._resize(screen), "ram": self._ale.getRAM()}
+        return {"image": resize_by_area(screen, self._size), "ram": self._ale.getRAM()}
 
 
 class Emulator(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from common.envs.base import Env, Obs, unknown_name, with_flags, with_transition
-from common.envs.resize import AreaResize
+from common.envs.resize import resize_by_area
 
 RESERVED = ("reward", "is_first", "is_last", "is_terminal", "action")
 
@@ -122,7 +122,7 @@ class _Box:
                     f"got {list(declared.shape)}"
                 )
             same = (height, width) == tuple(size)
-            self.resize = None if same else AreaResize((height, width), size, channels)
+            self.size = None if same else tuple(size)
             self.space = spaces.Box(0, 255, (*size, channels), np.uint8)
         elif declared.dtype == np.uint8:
             self.space = spaces.Box(0, 255, (declared.low.size,), np.uint8)
@@ -137,8 +137,8 @@ class _Box:
                 f"observation key {self.key!r}: expected {declared.dtype} {list(declared.shape)}, "
                 f"got {value.dtype} {list(value.shape)}"
             )
-        if self.is_image and self.resize:
-            return self.resize(value)
+        if self.is_image and self.size:
+            return resize_by_area(value, self.size)
         # A copy: the environment may go on writing into its array.
         return value.reshape(self.space.shape).astype(self.space.dtype)
 

@@ -4,12 +4,14 @@ import sys
 import time
 from typing import TextIO
 
-REDRAW_SECONDS = 0.2
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
 WIDTH = 30
 
 
 class Bar:
-    """`drawing [#####.....] 450/1,000 pictures, 12 s left`, drawn over and over on a terminal.
+    """`drawing 450/1,000 pictures ━━━━━━━╺━━━━━ 0:00:12`, drawn over and over on a terminal.
 
     total: how many `unit` there will be; None if nobody knows. Where `stream` (by default stderr)
     is no terminal there is one line, at the end.
@@ -19,41 +21,34 @@ class Bar:
         self, name: str, unit: str, total: int | None = None, stream: TextIO | None = None
     ):
         self._name, self._unit, self._total = name, unit, total
-        self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
+        self._console = Console(file=stream or sys.stderr, highlight=False, markup=False)
+        of_total = "" if total is None else "/{task.total:,}"
+        columns = [TextColumn(f"{{task.description}} {{task.completed:,}}{of_total} {unit}")]
+        if total is not None:
+            columns += [BarColumn(WIDTH), TimeRemainingColumn()]
+        self._progress = Progress(
+            *columns,
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(name, total=total)
         self._start = time.monotonic()
-        self._drawn = -REDRAW_SECONDS
         self._done = 0
 
     def __enter__(self) -> "Bar":
+        self._progress.start()
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if self._live:
-            self._stream.write("\r\x1b[K")
+        self._progress.stop()
         if kind is None:
-            self._stream.write(
-                f"{self._name}: {self._done:,} {self._unit} in {self._seconds:.1f} s\n"
+            seconds = time.monotonic() - self._start
+            self._console.print(
+                f"{self._name}: {self._done:,} {self._unit} in {seconds:.1f} s", soft_wrap=True
             )
-        self._stream.flush()
 
     def advance(self, amount: int = 1) -> None:
         """Say that `amount` more is done; cheap."""
         self._done += amount
-        if self._live and self._seconds - self._drawn >= REDRAW_SECONDS:
-            self._drawn = self._seconds
-            self._stream.write(f"\r{self.line()}\x1b[K")
-            self._stream.flush()
-
-    def line(self) -> str:
-        """The state in one line."""
-        if self._total is None:
-            return f"{self._name} {self._done:,} {self._unit}"
-        share = min(1.0, self._done / max(1, self._total))
-        marks = "#" * round(share * WIDTH)
-        left = f", {self._seconds * (1 / share - 1):.0f} s left" if share else ""
-        return f"{self._name} [{marks:.<{WIDTH}}] {self._done:,}/{self._total:,} {self._unit}{left}"
-
-    @property
-    def _seconds(self) -> float:
-        return time.monotonic() - self._start
+        self._progress.advance(self._task, amount)

@@ -2,25 +2,29 @@
 
 import collections
 import contextlib
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
-REDRAW_SECONDS = 0.2
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+REFRESHES_PER_SECOND = 4
+SAMPLE_SECONDS = 0.2
 WINDOW_SECONDS = 120.0
 
 
 class Progress:
-    """Phase, steps, rates, last returns and time left of a run.
+    """Phase, steps, returns, rates and times of a run.
 
     total_steps: agent steps at which the run ends; multiplier: env frames per agent step.
     stream: by default stdout. On a terminal one line is drawn over and over; elsewhere a line is
     printed when the phase changes and then every `interval` seconds.
 
     Rates are those of the current phase over the last two minutes of it, so that a run that gets
-    slower shows it, and time left is counted at the rate of the training phase.
+    slower shows it, and times left are counted at the rate of the training phase.
     """
 
     def __init__(
@@ -32,17 +36,26 @@ class Progress:
     ):
         self._total = total_steps
         self._multiplier = multiplier
-        self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
-        self._interval = REDRAW_SECONDS if self._live else interval
+        self._interval = interval
+        self._console = Console(file=stream or sys.stdout, highlight=False, markup=False)
+        self._live: Live | None = None
         self._phase = "start"
         self._rates: dict[str, _Rates] = collections.defaultdict(_Rates)
         self._steps = self._updates = 0
+        self._next_eval: int | None = None
         self._returns: dict[str, float] = {}
-        self._drawn = time.monotonic()
+        self._best: dict[str, float] = {}
+        self._started = self._drawn = time.monotonic()
 
-    def phase(self, name: str) -> None:
-        """Enter a phase: prefill, compile, train, eval."""
+    def begin(self, agent_steps: int, updates: int, seconds: float) -> None:
+        """Say where the run starts, or goes on: `seconds` is how long it has taken so far."""
+        self._steps, self._updates = agent_steps, updates
+        self._started = time.monotonic() - seconds
+
+    def phase(self, name: str, next_eval: int | None = None) -> None:
+        """Enter a phase: prefill, compile, train, eval. next_eval: agent steps."""
+        if next_eval is not None:
+            self._next_eval = next_eval
         if name == self._phase:
             return
         self._rates[self._phase].pause()
@@ -54,52 +67,77 @@ class Progress:
         self._steps, self._updates = agent_steps, updates
         now = time.monotonic()
         self._rates[self._phase].add(now, agent_steps, updates)
-        if now - self._drawn >= self._interval:
+        if not self._live and now - self._drawn >= self._interval:
             self._draw()
 
     def episode(self, mode: str, score: float) -> None:
         """Note the return of the last `train` or `eval` episode."""
         self._returns[mode] = score
+        self._best[mode] = max(score, self._best.get(mode, score))
 
     def show(self, text: str) -> None:
         """Print lines of text above the live line."""
-        clear = "\r\x1b[K" if self._live else ""
-        self._stream.write(f"{clear}{text}\n")
-        self._stream.flush()
+        self._console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state on the screen."""
         self._draw()
         if self._live:
-            self._stream.write("\n")
-            self._stream.flush()
+            self._live.stop()
+            self._live = None
 
-    def line(self) -> str:
-        """The state in one line; what a narrow terminal cuts off is the least needed."""
-        frames = self._steps * self._multiplier
-        line = f"{self._phase} {short(self._steps)}/{short(self._total)} steps"
-        line += f" ({short(frames)} frames)"
+    def state(self) -> dict[str, Any]:
+        """The returns, for a checkpoint."""
+        return {"returns": dict(self._returns), "best": dict(self._best)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._returns, self._best = dict(state["returns"]), dict(state["best"])
+
+    def line(self, width: int | None = None) -> str:
+        """The state in one line; where it is wider than `width`, the least needed is left out."""
+        items = [(rank, text) for rank, text in self._items() if text]
+        while width and sum(len(text) + 2 for _, text in items) - 2 > width and len(items) > 1:
+            items.remove(max(items))
+        return "  ".join(text for _, text in items)
+
+    def _items(self) -> Iterator[tuple[int, str]]:
+        """What the line says, in its order, each with its rank: the highest is the first to go."""
+        yield 0, f"{self._phase} {short(self._steps)}"
+        yield 9, f"of {short(self._total)}"
+        yield 1, self._score("train") or self._score("eval")
+        yield 8, self._score("eval") if "train" in self._returns else ""
         steps_rate, updates_rate = self._rates[self._phase].per_second()
-        if steps_rate:
-            line += f" {short(steps_rate * self._multiplier)} fps"
-        if updates_rate:
-            line += f" {short(updates_rate)} updates/s"
+        yield 2, f"{short(steps_rate * self._multiplier)} fps" if steps_rate else ""
+        yield 10, f"{short(updates_rate)} updates/s" if updates_rate else ""
         train_rate, _ = self._rates["train"].per_second()
-        if train_rate:
-            line += f" | {duration(max(0, self._total - self._steps) / train_rate)} left"
-        if self._returns:
-            returns = " ".join(f"{mode} {score:.4g}" for mode, score in self._returns.items())
-            line += f" | return: {returns}"
-        return line
+        yield 4, self._left("eval in", self._next_eval, train_rate)
+        yield 3, self._left("end in", self._total, train_rate)
+        yield 5, f"ran {about(time.monotonic() - self._started)}"
+
+    def _score(self, mode: str) -> str:
+        if mode not in self._returns:
+            return ""
+        name = "return" if mode == "train" else mode
+        return f"{name} {short(self._returns[mode])} best {short(self._best[mode])}"
+
+    def _left(self, name: str, steps: int | None, rate: float) -> str:
+        if steps is None or not rate:
+            return ""
+        return f"{name} {about(max(0, steps - self._steps) / rate)}"
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
-        if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r{self.line()[:width]}\x1b[K")
-        else:
-            self._stream.write(f"{self.line()}\n")
-        self._stream.flush()
+        if not self._console.is_terminal:
+            self._console.print(self.line(), soft_wrap=True)
+            return
+        if not self._live:
+            self._live = Live(
+                get_renderable=lambda: Text(self.line(self._console.width - 1), no_wrap=True),
+                console=self._console,
+                refresh_per_second=REFRESHES_PER_SECOND,
+            )
+            self._live.start()
+        self._live.refresh()
 
 
 class _Rates:
@@ -115,7 +153,7 @@ class _Rates:
             self._paused += now - self._left
             self._left = None
         now -= self._paused
-        if not self._samples or now - self._samples[-1][0] >= REDRAW_SECONDS:
+        if not self._samples or now - self._samples[-1][0] >= SAMPLE_SECONDS:
             self._samples.append((now, steps, updates))
         while now - self._samples[0][0] > WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
@@ -162,12 +200,20 @@ def short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
 
 
+def about(seconds: float) -> str:
+    """Seconds in one unit: `56s`, `10m`, `37h` or `5.6d`."""
+    for limit, size, unit in ((90, 1, "s"), (5400, 60, "m"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds / 86400:.1f}d"
+
+
 def duration(seconds: float) -> str:
-    """Seconds as `2d 3h`, `3h 12m`, `12m 5s` or `5s`."""
+    """Seconds as `2d3h`, `3h12m`, `12m5s` or `5s`."""
     seconds = int(seconds)
     units = [("d", 86400), ("h", 3600), ("m", 60), ("s", 1)]
     for i, (name, size) in enumerate(units[:-1]):
         if seconds >= size:
             rest, small = units[i + 1]
-            return f"{seconds // size}{name} {seconds % size // small}{rest}"
+            return f"{seconds // size}{name}{seconds % size // small}{rest}"
     return f"{seconds}s"

@@ -12,6 +12,7 @@ import tensorflow as tf
 DTYPES = {
     "16": tf.float16,
     "32": tf.float32,
+    "tf32": tf.float32,  # common/device.py switches the rounding of products on
     "bfloat16": tf.bfloat16,
 }
 # Modules that stay float32 unless an override names them. The LayerNorm inside the GRU is not one
@@ -29,7 +30,7 @@ MODULES = (
 
 
 def dtype_of(precision: int | str) -> tf.DType:
-    """The compute dtype of a precision setting: 16, 32 or bfloat16.
+    """The compute dtype of a precision setting: 16, 32, tf32 or bfloat16.
 
     Raises:
         ValueError: the setting is none of these.
@@ -37,14 +38,16 @@ def dtype_of(precision: int | str) -> tf.DType:
     try:
         return DTYPES[str(precision)]
     except KeyError:
-        raise ValueError(f"precision: got {precision!r}, expected 16, 32 or bfloat16") from None
+        raise ValueError(
+            f"precision: got {precision!r}, expected 16, 32, tf32 or bfloat16"
+        ) from None
 
 
 class Precision:
     """Maps a module's name to the dtype that it computes in.
 
     Args:
-        compute: 16, 32 or bfloat16, for every module that no override names.
+        compute: 16, 32, tf32 or bfloat16, for every module that no override names.
         overrides: module name (one of `MODULES`) to precision; the value `default` is no
             override. `rssm/gru` follows `rssm` unless it has an override of its own.
 

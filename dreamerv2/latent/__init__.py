@@ -4,3 +4,5 @@ Shape letters: N rows (one agent step each), K latent variables, C classes of ea
 size, A actions, H W image. Images are float32 in [0, 1]; their distances are in gray levels, of
 which there are 255 between black and white.
 """
+
+SECTIONS = ("usage", "sweep", "interpolate", "probe")

@@ -1,7 +1,6 @@
 """The pictures of the report. Every function draws one figure into one file."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.files import write_atomically
+from common.report.figures import figure
 from dreamerv2.latent.interpolate import Example, Interpolation
 from dreamerv2.latent.sweep import Sweep, others_in_use, per_variable
 from dreamerv2.latent.usage import Usage, entropy_bits
@@ -20,17 +19,6 @@ CURRENT = "#2ca02c"
 BLUE, ORANGE, GRAY, LIGHT = "#1f77b4", "#ff7f0e", "#777777", "#d8d8d8"
 BRIGHTER, DARKER = "#b2182b", "#2166ac"
 DPI = 100
-
-
-@contextlib.contextmanager
-def figure(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure in inches without global state, written to `path` when the block ends."""
-    drawing = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
-    FigureCanvasAgg(drawing)
-    yield drawing
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as file:
-        drawing.savefig(file, format="png")
 
 
 def usage_heatmap(path: Path, posterior: Usage, prior: Usage) -> None:

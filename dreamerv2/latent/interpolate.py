@@ -171,7 +171,7 @@ class Example(NamedTuple):
 
 
 class Interpolation(NamedTuple):
-    """All that the part found."""
+    """All that the section found."""
 
     pairs: tuple[np.ndarray, np.ndarray]  # Hamming and image distance of real rows
     changed: tuple[np.ndarray, np.ndarray]  # the same, variables changed at random
@@ -211,7 +211,7 @@ def interpolate(
     walks: int = 24,
     known: int = 500,
 ) -> Interpolation:
-    """Runs the part on recorded rows.
+    """Walks between recorded rows.
 
     log_probs: `[N, K, C]`, the prior of each row. frames: uint8 `[N, H, W, channels]`, what was
     really seen. pairs, walks: how many are tried. known: rows that in-between latents are held

@@ -76,7 +76,8 @@ class LatentModel:
 
         is_first: bool `[N]`, where there was nothing before. seed: of the sample.
         """
-        rows = np.arange(len(action), dtype=np.int64)  # the first of a chunk numbers its draws
+        # A chunk draws with the number of its first row, so that no two draw alike.
+        rows = np.arange(len(action), dtype=np.int64)
         arguments = (*before, np.float32(action), np.float32(~is_first), rows)
         return Prior(*_in_chunks(lambda *chunk: self._prior(*chunk, np.int64(seed)), *arguments))
 
@@ -110,4 +111,4 @@ def _in_chunks(function: Callable, *arrays: np.ndarray) -> list[np.ndarray]:
     """The function's outputs for rows of `arrays`, joined."""
     starts = range(0, len(arrays[0]), CHUNK)
     outputs = [function(*(array[i : i + CHUNK] for array in arrays)) for i in starts]
-    return [np.concatenate([np.asarray(x) for x in parts]) for parts in zip(*outputs, strict=True)]
+    return [np.concatenate([np.asarray(x) for x in xs]) for xs in zip(*outputs, strict=True)]

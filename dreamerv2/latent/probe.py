@@ -93,8 +93,8 @@ def probe(
     mean, std = targets[split.train].mean(0), targets[split.train].std(0)
     y = (targets - mean) / np.maximum(std, 1e-6)
 
-    def error(prediction, part):
-        return np.abs(prediction * np.maximum(std, 1e-6) + mean - targets[part]).mean(0)
+    def error(prediction, rows):
+        return np.abs(prediction * np.maximum(std, 1e-6) + mean - targets[rows]).mean(0)
 
     none = np.zeros_like(y[split.test])
     errors = {"mean": {"mean": error(none, split.test)}}

@@ -1,12 +1,12 @@
 """`report.md`, to be read from top to bottom, and `report.json`."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from common.files import write_atomically
+from common.files import write_json, write_text
+from common.report.tables import table
 
 HEAD = """# Inside the latent of {task}
 
@@ -65,7 +65,7 @@ image.
   {invisible_all}. (Published: mostly nothing visible.)
 - The median variable changes a pixel by {median:.3f} of 255 gray levels on average, the strongest
   (number {best}) by {largest:.3f}.
-- For comparison, the parts of another real state: all discrete variables at once change a pixel by
+- For comparison, halves of another real state: all discrete variables at once change a pixel by
   {all_classes:.3f}, `deter` alone by {all_deter:.3f}, both by {both:.3f}. {where}
 - {flips} of the swaps to a class in use move more than half of the action probability.
 
@@ -137,10 +137,10 @@ is there, but not linearly. Few test episodes make these numbers rough.
 """
 
 
-def write(out: Path, run: Mapping, parts: Mapping[str, Mapping]) -> None:
+def write(out: Path, run: Mapping, found: Mapping[str, Mapping]) -> None:
     """Writes `report.md` and `report.json` into `out`.
 
-    run: what `HEAD` names. parts: numbers by part, or `{"unavailable": reason}`.
+    run: what `HEAD` names. found: numbers by section, or `{"unavailable": reason}`.
     """
     head = HEAD.format(sees=SEES[run["features"]], **run)
     texts = {"usage": usage, "sweep": sweep, "interpolate": interpolate, "probe": probe}
@@ -148,12 +148,10 @@ def write(out: Path, run: Mapping, parts: Mapping[str, Mapping]) -> None:
         f"## {name.capitalize()}\n\nNot available: {numbers['unavailable']}.\n"
         if "unavailable" in numbers
         else texts[name](run, numbers)
-        for name, numbers in parts.items()
+        for name, numbers in found.items()
     ]
-    with write_atomically(out / "report.md") as file:
-        file.write("\n".join([head, *sections]).encode())
-    with write_atomically(out / "report.json") as file:
-        file.write(json.dumps({"run": run, **parts}, indent=1, allow_nan=False).encode())
+    write_text(out / "report.md", "\n".join([head, *sections]))
+    write_json(out / "report.json", {"run": run, **found})
 
 
 def usage(run: Mapping, numbers: Mapping) -> str:
@@ -174,7 +172,7 @@ def usage(run: Mapping, numbers: Mapping) -> str:
 
 def sweep(run: Mapping, numbers: Mapping) -> str:
     pixel = np.array(numbers["pixel_change"])
-    change = numbers["image_change_by_part"]
+    change = numbers["image_change_by_half"]
     return SWEEP.format(
         states=numbers["states"],
         invisible=percent(numbers["invisible_fraction"]),
@@ -218,7 +216,7 @@ def interpolate(run: Mapping, numbers: Mapping) -> str:
         known=numbers["known"],
         correlation=number(numbers["rank_correlation"]) or "undefined",
         changed=number(numbers["rank_correlation_changed"]) or "undefined",
-        table=table(header, rows),
+        table=table([header, *rows]),
     )
 
 
@@ -237,9 +235,9 @@ def probe(run: Mapping, numbers: Mapping) -> str:
         for kind, values in errors.items()
     ]
     counts = {
-        f"{part}_{what}": n for what in ("rows", "episodes") for part, n in numbers[what].items()
+        f"{split}_{what}": n for what in ("rows", "episodes") for split, n in numbers[what].items()
     }
-    return PROBE.format(table=table(["from", "probe", *numbers["variables"]], rows), **counts)
+    return PROBE.format(table=table([["from", "probe", *numbers["variables"]], *rows]), **counts)
 
 
 def number(value: float | None) -> str:
@@ -248,9 +246,3 @@ def number(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""The four parts of the command: each makes its pictures and its numbers."""
+"""The sections of the report: each makes its pictures and its numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +10,20 @@ from common.log.video import save_gif
 from dreamerv2.latent import figures, interpolate, probe, sweep, usage
 from dreamerv2.latent.collect import Recording
 from dreamerv2.latent.model import LatentModel
+from dreamerv2.run.restore import Saved
 
 SWEPT_STATES = 16
 
 
 class UnavailableError(ValueError):
-    """A part that this run cannot have; says why."""
+    """A section that this run cannot have; says why."""
 
 
 class Study(NamedTuple):
-    """What every part works on."""
+    """What every section works on."""
 
     model: LatentModel
+    saved: Saved
     recording: Recording
     out: Path  # where the pictures go
     seed: int
@@ -33,7 +35,7 @@ class Study(NamedTuple):
         return usage.cell_counts(self.recording.latents.classes, self.model.classes)
 
 
-def usage_part(study: Study) -> dict:
+def usage_section(study: Study) -> dict:
     """Which cells are ever on."""
     recording, size = study.recording, study.model.classes
     posterior = usage.measure(recording.latents.classes, size)
@@ -43,7 +45,7 @@ def usage_part(study: Study) -> dict:
     return usage.summarize(posterior, prior, recording.most_likely)
 
 
-def sweep_part(study: Study) -> dict:
+def sweep_section(study: Study) -> dict:
     """What single variables do."""
     model, latents = study.model, study.recording.latents
     rows = np.linspace(0, len(latents.classes) - 1, SWEPT_STATES + 2).astype(int)[1:-1]
@@ -52,13 +54,13 @@ def sweep_part(study: Study) -> dict:
     figures.sweep_grid(study.out / "sweep.png", result, counts)
     figures.sweep_maps(study.out / "sweep_maps.png", result)
     figures.sweep_effects(study.out / "sweep_effects.png", result, counts)
-    # Each state gets parts of the one half the list further: another phase or another game.
+    # Each state gets halves of the one half the list further: another phase or another game.
     others = latents.take(np.roll(rows, SWEPT_STATES // 2))
-    parts = sweep.parts_of_image(model.decode, latents.take(rows), others)
-    return sweep.summarize(result, counts) | {"image_change_by_part": parts}
+    halves = sweep.halves_of_state(model.decode, latents.take(rows), others)
+    return sweep.summarize(result, counts) | {"image_change_by_half": halves}
 
 
-def interpolate_part(study: Study) -> dict:
+def interpolate_section(study: Study) -> dict:
     """What lies between two latents."""
     recording, out = study.recording, study.out
     if not len(interpolate.walk_starts(recording.latents.classes, recording.episode)):
@@ -80,7 +82,7 @@ def interpolate_part(study: Study) -> dict:
     return numbers | {"examples": len(result.examples)}
 
 
-def probe_part(study: Study) -> dict:
+def probe_section(study: Study) -> dict:
     """What a small network can read out of the state."""
     recording, config = study.recording, study.model.agent.config
     variables, valid = probe.game_variables(
@@ -100,7 +102,7 @@ def probe_part(study: Study) -> dict:
     targets = np.stack([values[rows] for values in variables.values()], -1)
     errors = probe.probe(_probe_inputs(study, rows), targets, split, study.seed, study.show)
     figures.probe_errors(study.out / "probe.png", errors, list(variables))
-    parts = split._asdict()
+    split_rows = split._asdict()
     return {
         "variables": list(variables),
         "errors": {
@@ -110,9 +112,10 @@ def probe_part(study: Study) -> dict:
             }
             for name, kinds in errors.items()
         },
-        "rows": {name: int(part.sum()) for name, part in parts.items()},
+        "rows": {name: int(chosen.sum()) for name, chosen in split_rows.items()},
         "episodes": {
-            name: len(np.unique(recording.episode[rows][part])) for name, part in parts.items()
+            name: len(np.unique(recording.episode[rows][chosen]))
+            for name, chosen in split_rows.items()
         },
     }
 
@@ -130,31 +133,32 @@ def _probe_inputs(study: Study, rows: np.ndarray) -> dict[str, np.ndarray]:
     return inputs
 
 
-def check(part: str, model: LatentModel) -> None:
-    """Whether a part can be made at all, before anything is played.
+def check(section: str, model: LatentModel) -> None:
+    """Whether a section can be made at all, before anything is played.
 
     Raises:
         UnavailableError: it cannot.
     """
     config = model.agent.config
-    if part in ("sweep", "interpolate") and model.image_key is None:
+    if section in ("sweep", "interpolate") and model.image_key is None:
         pattern = config.decoder.cnn_keys
         raise UnavailableError(
-            f"{part} needs an agent that decodes images; decoder.cnn_keys {pattern!r} matches none"
+            f"{section} needs an agent that decodes images; decoder.cnn_keys {pattern!r} matches "
+            "none"
         )
-    if part == "probe" and "ram" not in model.agent.obs_space:
+    if section == "probe" and "ram" not in model.agent.obs_space:
         raise UnavailableError(
             f"probe reads the game's variables from RAM, which {config.task} does not have"
         )
     game = config.task.removeprefix("atari_")
-    if part == "probe" and game not in probe.RAM:
+    if section == "probe" and game not in probe.RAM:
         known = ", ".join(f"atari_{name}" for name in probe.RAM)
         raise UnavailableError(f"probe: the RAM of {config.task} is not mapped, only {known}")
 
 
-PARTS: dict[str, Callable[[Study], dict]] = {
-    "usage": usage_part,
-    "sweep": sweep_part,
-    "interpolate": interpolate_part,
-    "probe": probe_part,
+MAKERS: dict[str, Callable[[Study], dict]] = {
+    "usage": usage_section,
+    "sweep": sweep_section,
+    "interpolate": interpolate_section,
+    "probe": probe_section,
 }

@@ -105,8 +105,8 @@ def _mean_where(values: np.ndarray, which: np.ndarray) -> float | None:
     return float(values[which].mean()) if which.any() else None
 
 
-def parts_of_image(decode: Decode, states: Latents, others: Latents) -> dict[str, float]:
-    """How the image changes, in gray levels, when a part of the state is that of another row.
+def halves_of_state(decode: Decode, states: Latents, others: Latents) -> dict[str, float]:
+    """How the image changes, in gray levels, when half of the state is that of another row.
 
     Says where the picture is kept: `classes` swaps all K variables and keeps `deter`, `deter` the
     reverse, `both` is the distance between the two rows' images.

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from common.config import split_flags
 from common.data.replay import Replay
-from common.device import setup_device
+from common.device import setup_device, use_tensor_float_32
 from common.nn.draws import Draws, Modes
 from dreamerv2.agent.nets import ImageNormal
 from dreamerv2.precision import audit_report
@@ -98,6 +98,7 @@ class Subject:
         self.agent = saved._replace(config=saved.config.update(changes)).agent()
         self._variables = saved.variables
         self._loss_scale = saved.config.loss_scale
+        self._precision = precision
         self._steps = tf.constant(saved.agent_steps, tf.int64)
         self._update = tf.function(self._run, autograph=False)
         self._activations = tf.function(self._compute_activations, autograph=False)
@@ -124,11 +125,13 @@ class Subject:
             arrays[f"{name}_opt/loss_scale/scale"] = np.float32(scale)
             arrays[f"{name}_opt/loss_scale/good_steps"] = np.int64(0)
         self.agent.load_state_dict(arrays)
+        use_tensor_float_32(self._precision)
         grads, outputs = self._update(self._tensors(batch), tf.constant(number, tf.int64))
         return Result(*({k: v.numpy() for k, v in group.items()} for group in (grads, outputs)))
 
     def activations(self, batch: Arrays, reference: Arrays) -> Arrays:
         """Outputs of each module by `MODULE: what`, every module fed with what float32 computed."""
+        use_tensor_float_32(self._precision)
         return {
             name: np.asarray(value, np.float32)
             for name, value in self._activations(self._tensors(batch), reference).items()

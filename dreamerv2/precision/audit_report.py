@@ -1,12 +1,12 @@
 """report.md, report.png and report.json of an audit."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.files import write_atomically
-from dreamerv2.precision.comparison_report import COLORS, number, power, table, write_text
+from common.files import write_json, write_text
+from common.report.figures import COLORS, figure
+from common.report.tables import percent, power, table
 
 PANELS = 8  # seven modules, and the errors
 LEAST = 1e-3  # % of entries that the figure still shows
@@ -30,7 +30,7 @@ def write(directory: Path, content: Mapping[str, Any]) -> None:
     half = swept(content)
     if half:
         draw(directory / "report.png", content, half)
-    write_text(directory / "report.json", json.dumps(content, indent=1) + "\n")
+    write_json(directory / "report.json", content)
     write_text(directory / "report.md", markdown(content))
 
 
@@ -189,11 +189,6 @@ def current_exponent(half: Mapping[str, Any], optimizer: str) -> int:
     return min(half["sweep"]["exponents"], key=lambda e: abs(2.0**e - scale))
 
 
-def percent(value: float | None) -> str:
-    """A share or relative error."""
-    return "-" if value is None else f"{number(100 * value)} %"
-
-
 def exponent(value: int | None) -> str:
     return "none" if value is None else f"2^{value}"
 
@@ -203,24 +198,18 @@ def exponent(value: int | None) -> str:
 
 def draw(path: Path, content: Mapping[str, Any], half: Mapping[str, Any]) -> None:
     """One panel per module: underflow, overflow and what lies between; one with relative errors."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     modules = half["sweep"]["modules"]
-    figure = Figure(figsize=(16, 8), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(
-        f"{content['task']}: gradient entries that float16 turns to zero or infinity, by loss "
-        f"scale ({half['sweep']['updates']} updates)"
-    )
-    *panels, last = figure.subplots(2, PANELS // 2).flat
-    for axes, (module, share) in zip(panels, modules.items(), strict=True):
-        _draw_module(axes, half, module, share)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-    _draw_errors(last, content)
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=100)
+    with figure(path, 16, 8, dpi=100) as drawing:
+        drawing.suptitle(
+            f"{content['task']}: gradient entries that float16 turns to zero or infinity, by loss "
+            f"scale ({half['sweep']['updates']} updates)"
+        )
+        *panels, last = drawing.subplots(2, PANELS // 2).flat
+        for axes, (module, share) in zip(panels, modules.items(), strict=True):
+            _draw_module(axes, half, module, share)
+        handles, names = panels[0].get_legend_handles_labels()
+        drawing.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+        _draw_errors(last, content)
 
 
 def _draw_module(axes, half, module, share):

@@ -4,7 +4,6 @@ The returns of a run are those of its training episodes. `WINDOWS` equal parts o
 curve; the final return is the mean over the episodes of the last tenth, and of five at least.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from common.checkpoint import Checkpoints
 from common.config import Config
+from common.log.metrics import Row, read_metrics
 from common.report.stats import (
     FEWEST_RUNS,
     bootstrap_difference,
@@ -37,7 +37,7 @@ class Run(NamedTuple):
     config: Config
     status: str
     error: str
-    rows: list[dict[str, float | None]]  # metrics.jsonl
+    rows: list[Row]  # metrics.jsonl
     checkpoint_bytes: int | None
     device: str
 
@@ -55,23 +55,6 @@ class Run(NamedTuple):
         """The newest value of a metric."""
         _, y = self.series(key)
         return float(y[-1]) if len(y) else None
-
-
-def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """Rows of a metrics.jsonl; where a resumed run went back, what it wrote anew counts.
-
-    A line that a killed process left half written is passed over.
-    """
-    rows: list[dict[str, float | None]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        while rows and rows[-1]["step"] > row["step"]:
-            rows.pop()
-        rows.append(row)
-    return rows
 
 
 def read_run(logdir: Path, planned: Config | None = None) -> Run:
@@ -331,7 +314,7 @@ def differences(
 def alarm_rate(precisions: Mapping[str, Mapping[str, Any]]) -> float | None:
     """How often a difference is called by chance with as many runs as the smallest group has."""
     fewest = min(summary["finished"] for summary in precisions.values())
-    return false_alarm_rate(fewest, fewest) if fewest >= FEWEST_RUNS else None
+    return false_alarm_rate(fewest, paired=False) if fewest >= FEWEST_RUNS else None
 
 
 def recommend(summary: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -1,18 +1,17 @@
 """report.md, report.png and report.json of a comparison, for somebody who has to choose a flag."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.files import write_atomically
+from common.files import write_json, write_text
+from common.report.figures import COLORS, figure, plain
 from common.report.stats import bootstrap_interval
+from common.report.tables import number, power, table, with_interval
 from dreamerv2.precision import comparison
 from dreamerv2.precision.comparison import OPTIMIZERS, WINDOWS, Run
-
-COLORS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8e5ea2", "#c98c1a", "#666666")
 
 HOW_TO_READ = """\
 Values are interquartile means over the seeds that finished, with bootstrap 95 % intervals in
@@ -31,14 +30,9 @@ def write(directory: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
     best, reasons = comparison.recommend(summary)
     content = {"recommended": best, "reasons": reasons, "command": command, **summary}
     draw(directory / "report.png", runs, summary)
-    write_text(directory / "report.json", json.dumps(content, indent=1) + "\n")
+    write_json(directory / "report.json", content)
     write_text(directory / "report.md", markdown(content))
     return content
-
-
-def write_text(path: Path, text: str) -> None:
-    with write_atomically(path) as file:
-        file.write(text.encode())
 
 
 # Markdown
@@ -188,39 +182,15 @@ def run_rows(content: Mapping[str, Any]) -> list[list[str]]:
                     f"{run['updates'] or 0:,.0f}",
                     number(run["hours"]),
                     number(run["final_return"]),
-                    run["error"].replace("|", "\\|"),
+                    run["error"],
                 ]
             )
     return rows
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its header."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    return "\n".join(lines)
-
-
-def number(value: float | None) -> str:
-    """Three or four digits, or a dash."""
-    if value is None:
-        return "-"
-    if abs(value) < 1e-9:  # what rounding leaves of zero
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{4 if abs(value) >= 100 else 3}g}"
-
-
 def interval(value: Mapping[str, float | None]) -> str:
     """`center [low, high]`."""
-    if value["low"] is None:
-        return number(value["iqm"])
-    return f"{number(value['iqm'])} [{number(value['low'])}, {number(value['high'])}]"
-
-
-def power(value: float) -> str:
-    """A power of two as such."""
-    exponent = np.log2(value)
-    return f"2^{exponent:.0f}" if exponent.is_integer() else number(value)
+    return with_interval(value["iqm"], value["low"], value["high"])
 
 
 # Figure
@@ -228,24 +198,17 @@ def power(value: float) -> str:
 
 def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
     """Four panels: returns, model loss, time per update, loss scale; intervals are shaded."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups: dict[str, list[Run]] = {label: [] for label in summary["precisions"]}
     for label, run in zip(comparison.labels(runs), runs, strict=True):
         groups[label].append(run)
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    FigureCanvasAgg(figure)
     seeds = max(map(len, groups.values()))
     each = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    figure.suptitle(f"{summary['task']}: precision, {each} each")
-    panels = figure.subplots(2, 2).flat
-    for draw_panel, axes in zip((_returns, _loss, _times, _scales), panels, strict=True):
-        draw_panel(axes, groups)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    with figure(path, 12, 8) as drawing:
+        drawing.suptitle(f"{summary['task']}: precision, {each} each")
+        panels = drawing.subplots(2, 2).flat
+        for draw_panel, axes in zip((_returns, _loss, _times, _scales), panels, strict=True):
+            draw_panel(axes, groups)
+            plain(axes)
 
 
 def _returns(axes, groups):

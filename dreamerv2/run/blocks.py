@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from common import config as cfg
+from common.commands import VERSION
 
 DEFAULT_BLOCKS = ("atari",)
 
@@ -37,7 +38,7 @@ _KINDS = {
     r"replay\.(capacity|maxlen)": cfg.integer(0),
     r"replay\.memory_gib": cfg.number(0),
     r"(replay|dataset)\.(minlen|batch|length)": cfg.integer(1),
-    "precision": cfg.choice(*_PRECISIONS),
+    "precision": cfg.choice(*_PRECISIONS, "tf32"),
     r"precision_overrides\..*": cfg.choice("default", *_PRECISIONS),
     "loss_scale": cfg.either(cfg.choice("dynamic", "none"), cfg.number(1e-6)),
     "clip_rewards": cfg.choice("identity", "sign", "tanh"),
@@ -122,11 +123,14 @@ def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
     """The configuration that `--configs NAME ... --KEY VALUE ...` asks for.
 
     Without `--configs`, a run that is in the logdir goes on with its saved configuration, which no
-    block may name (an imported one). `--help` prints all keys and exits. Raises ConfigError for
-    anything that is not accepted, and when `--logdir` is missing.
+    block may name (an imported one). `--help` prints all keys and `--version` the release; both
+    exit. Raises ConfigError for anything that is not accepted, and when `--logdir` is missing.
     """
     if "--help" in argv or "-h" in argv:
         sys.stdout.write(help_text(command))
+        raise SystemExit(0)
+    if "--version" in argv:
+        sys.stdout.write(f"{VERSION}\n")
         raise SystemExit(0)
     flags = cfg.split_flags(argv)
     blocks = tuple(word for name, words in flags if name == "configs" for word in words)

@@ -44,8 +44,11 @@ class Saved(NamedTuple):
 
     def agent(self) -> "Agent":
         """The agent; ValueError when what was saved does not fit its own configuration."""
-        from dreamerv2.agent.agent import Agent  # imports TensorFlow, which takes seconds
+        # TensorFlow takes seconds to import.
+        from common.device import use_tensor_float_32
+        from dreamerv2.agent.agent import Agent
 
+        use_tensor_float_32(self.config.precision)
         agent = Agent(self.config, self.obs_space, self.act_space)
         variables = self.variables
         if self.meta.get("acting_only"):

@@ -87,6 +87,7 @@ class Runner:
         if meta:
             self._restore(arrays, meta)
         config.save(self._logdir / "config.yaml")
+        self._progress.begin(self.step, self.updates, self._logger.seconds)
         self._show_start(meta)
 
     @property
@@ -123,6 +124,7 @@ class Runner:
         while self._goes_on():
             if self.step >= self._eval_due and self._evaluate():
                 self._eval_due = self.step + self._config.eval_every
+            self._progress.phase("train", next_eval=self._eval_due)
             self._train_until(min(self._eval_due, self._config.steps))
             self._save()
 
@@ -344,6 +346,7 @@ class Runner:
             "averages": self._averages.state(),
             "guard": self._guard.state(),
             "logger": self._logger.state(),
+            "progress": self._progress.state(),
             "carry_dtypes": dtypes,
             "random": snapshot.random_state(),
         }
@@ -364,6 +367,7 @@ class Runner:
         self._averages.load_state(run["averages"])
         self._guard.load_state(run["guard"])
         self._logger.load_state(run["logger"])
+        self._progress.load_state(run.get("progress") or {"returns": {}, "best": {}})
         self._replay.load_state(snapshot.below("replay", arrays))
         self._eval_replay.load_state(snapshot.below("eval_replay", arrays))
         snapshot.load_random_state(run["random"])

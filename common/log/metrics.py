@@ -1,0 +1,48 @@
+"""Reads what a run has logged."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, float | None]
+
+
+def read_metrics(path: Path, warn: Callable[[str], Any] | None = None) -> list[Row]:
+    """Rows of a metrics.jsonl, oldest first; none where there is no file.
+
+    Where a resumed run went back, what it wrote anew counts. Lines that are no row, such as the
+    half of one that a killed process left, are passed over; `warn` gets one line about them (by
+    default it goes to stderr).
+    """
+    rows: list[Row] = []
+    damaged: list[int] = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        row = _row(line)
+        if row is None:
+            damaged.append(number)
+            continue
+        while rows and rows[-1]["step"] > row["step"]:
+            rows.pop()
+        rows.append(row)
+    if damaged:
+        some = f"{len(damaged)} lines, the first is line" if len(damaged) > 1 else "line"
+        (warn or _to_stderr)(f"{path}: {some} {damaged[0]}, no row of metrics: passed over")
+    return rows
+
+
+def _row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    good = isinstance(row, dict) and isinstance(row.get("step"), int | float)
+    return row if good else None
+
+
+def _to_stderr(message: str) -> None:
+    sys.stderr.write(message + "\n")

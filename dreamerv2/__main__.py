@@ -1,0 +1,46 @@
+"""The commands by name: `dreamerv2 train ...` is `python -m dreamerv2.train ...`."""
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.commands import USER_ERROR, VERSION
+from common.config import nearest
+
+NOT_COMMANDS = {"__main__", "api"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the first word names; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print("usage: dreamerv2 COMMAND ...\n")
+        print("\n".join(f"  {command:18}{summary(command)}" for command in names()))
+        return 0
+    if name == "--version":
+        print(VERSION)
+        return 0
+    if name not in names():
+        close = nearest(name, names()) or f"; there are {', '.join(names())}"
+        sys.stderr.write(f"error: unknown command {name}{close}\n")
+        return USER_ERROR
+    return importlib.import_module(f"dreamerv2.{name}").main(rest)
+
+
+def names() -> list[str]:
+    """The commands: the modules beside this one."""
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(m.name for m in modules if not m.ispkg and m.name not in NOT_COMMANDS)
+
+
+def summary(command: str) -> str:
+    """The first sentence of a command's docstring, read without running it."""
+    text = (Path(__file__).parent / f"{command}.py").read_text(encoding="utf-8")
+    return text.split('"""')[1].split(":")[0].split(".\n")[0].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The front door: commands by name, help at once, mistakes in one line."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import common
+import dreamerv2
+from common.commands import Parser, at_least, one_line_errors
+from dreamerv2 import __main__ as front
+
+
+def test_every_command_is_known_by_name_and_says_what_it_does(project, capsys):
+    expected = {p.stem for p in (project / "dreamerv2").glob("*.py")} - {"__init__", "__main__"}
+    assert set(front.names()) == expected - {"api"}
+    assert front.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == front.names()
+    assert all(len(line.split()) > 2 for line in lines)
+
+
+@pytest.mark.parametrize(
+    "words, message", [(["trian"], "did you mean train?"), (["nothing"], "there are bench, ")]
+)
+def test_an_unknown_command_is_one_line_with_the_nearest_names(words, message, capsys):
+    assert front.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: unknown command {words[0]}; ") and message in said
+    assert said.count("\n") == 1
+
+
+def test_a_command_gets_the_words_behind_its_name(capsys):
+    with pytest.raises(SystemExit) as end:
+        front.main(["plot", "--logdirs", "nowhere", "--out", "a.txt"])
+    assert end.value.code == 2
+    assert "--out a.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", front.names())
+def test_help_and_version_come_without_tensorflow(command, project):
+    code = (
+        "import sys\n"
+        f"from dreamerv2.{command} import main\n"
+        "try:\n    main([sys.argv[1]])\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "assert 'tensorflow' not in sys.modules and 'gymnasium' not in sys.modules\n"
+    )
+    for flag, expected in (("--help", "usage: "), ("--version", front.VERSION)):
+        words = [sys.executable, "-c", code, flag]
+        result = subprocess.run(words, capture_output=True, text=True, cwd=project)
+        assert result.returncode == 0, result.stderr
+        assert expected in result.stdout
+
+
+def test_there_is_one_version(project):
+    assert dreamerv2.__version__ == common.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", common.__version__)
+    assert common.__version__ not in (project / "setup.py").read_text()
+
+
+def test_a_mistake_of_the_user_is_one_line_and_other_errors_are_not_hidden(capsys):
+    with pytest.raises(SystemExit) as end, one_line_errors(ValueError):
+        raise ValueError("two\n  lines")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: two lines\n"
+    with pytest.raises(KeyError), one_line_errors(ValueError):
+        raise KeyError
+
+
+def test_a_parser_raises_what_it_finds_wrong():
+    parser = Parser("name", "what it does", run=False)
+    parser.add_argument("--count", type=at_least(1))
+    assert parser.parse_args(["--count", "2"]).count == 2
+    for words in (["--count", "0"], ["--cou", "2"], ["--logdir", "x"]):
+        with pytest.raises(ValueError, match="--count: got 0|unrecognized arguments"):
+            parser.parse_args(words)
