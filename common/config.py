@@ -100,6 +100,18 @@ def string(pattern: str = "(?s:.*)", expected: str = "a string") -> Kind:
     return Kind(expected, convert, literal=True)
 
 
+def checked(check: Callable[[str], Any], expected: str) -> Kind:
+    """A string that `check` takes; it raises ValueError for any other."""
+
+    def convert(value):
+        if not isinstance(value, str):
+            raise TypeError
+        check(value)
+        return value
+
+    return Kind(expected, convert, literal=True)
+
+
 def regex() -> Kind:
     """A string that is a regular expression."""
 

@@ -7,6 +7,7 @@ import tiny
 
 from common.nn.draws import Modes
 from dreamerv2.agent.behavior import RewardNorm, Targets
+from dreamerv2.agent.imagined import Imagined
 
 H = 4  # horizon of the hand-made sequences
 
@@ -29,8 +30,8 @@ class FakeDist:
 
 
 class FakeNetwork:
-    def evaluate(self, feat, draws=None, known=None, parts=None):
-        return FakeDist(feat), known
+    def __call__(self, feat, draws=None):
+        return FakeDist(feat)
 
 
 def fake_networks(behavior):
@@ -48,7 +49,7 @@ def hand_made():
         "discount": 0.9 - 0.1 * t[:, None],
         "weight": 0.5 ** t[:, None],
     }
-    seq = {key: tf.constant(value, tf.float32) for key, value in seq.items()}
+    seq = Imagined({key: tf.constant(value, tf.float32) for key, value in seq.items()})
     returns = tf.constant(100 * t[:H, None])
     return seq, Targets(returns=returns, slow_value=tf.constant(7 * t[:, None]))
 
@@ -150,7 +151,7 @@ def actor_gradients(actor_grad, act_space=None, **settings):
         action = np.eye(size)[rng.integers(0, size, (H + 1, 2))]
     action = tf.constant(action, tf.float32)
     returns, slow = (tf.constant(rng.normal(size=(n, 2)), tf.float32) for n in (H, H + 1))
-    seq = {"feat": feat, "action": action, "weight": tf.ones([H + 1, 2])}
+    seq = Imagined({"feat": feat, "action": action, "weight": tf.ones([H + 1, 2])})
     sources = {
         "actor": tested.behavior.actor.layers["dense0"].kernel,
         "feat": feat,
@@ -185,7 +186,8 @@ def test_who_gets_a_gradient_of_the_actors_loss(actor_grad, act_space, expected)
 def test_the_entropy_gives_the_actor_a_gradient_in_every_case():
     tested = agent(actor_grad="dynamics", actor_ent=1.0)
     feat = tf.random.normal([H + 1, 2, tested.wm.feat_size])
-    seq = {"feat": feat, "action": tf.zeros([H + 1, 2, 4]), "weight": tf.ones([H + 1, 2])}
+    weight = tf.ones([H + 1, 2])
+    seq = Imagined({"feat": feat, "action": tf.zeros([H + 1, 2, 4]), "weight": weight})
     targets = Targets(returns=tf.zeros([H, 2]), slow_value=tf.zeros([H + 1, 2]))
     with tf.GradientTape() as tape:
         loss, _ = tested.behavior.actor_loss(seq, targets, tf.constant(0), Modes())
@@ -199,7 +201,7 @@ def test_the_critics_loss_teaches_the_critic_alone():
     targets = Targets(returns=returns, slow_value=tf.zeros([H + 1, 2]))
     with tf.GradientTape() as tape:
         tape.watch([feat, returns, weight])
-        loss, _ = tested.behavior.critic_loss({"feat": feat, "weight": weight}, targets)
+        loss, _ = tested.behavior.critic_loss(Imagined({"feat": feat, "weight": weight}), targets)
     kernel = tested.behavior.critic.layers["dense0"].kernel
     found = tape.gradient(loss, [kernel, feat, returns, weight], unconnected_gradients="zero")
     assert [bool(np.any(gradient)) for gradient in found] == [True, False, False, False]
@@ -242,7 +244,7 @@ def test_without_a_slow_critic_the_critic_itself_serves():
     behavior = agent(slow_target=False).behavior
     behavior.update_slow_critic()
     assert not [name for name in behavior.named_variables() if "slow" in name]
-    seq = {key: value for key, value in hand_made()[0].items() if key != "feat"}
+    seq, _ = hand_made()
     seq["feat"] = tf.random.normal([H + 1, 1, 17])
     expected = behavior.critic(seq["feat"]).mode()
     np.testing.assert_array_equal(behavior.targets(seq).slow_value, expected)

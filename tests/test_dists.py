@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import expit
+from scipy.stats import truncnorm
 
 from common.nn.dists import (
     KINDS,
@@ -131,12 +133,19 @@ def test_truncated_samples_stay_inside_and_keep_their_gradient():
     np.testing.assert_array_equal(tape.gradient(mode, mean), np.ones((1000, 2)))
 
 
-def test_a_truncated_normal_has_all_its_probability_inside():
-    dist = make_dist("trunc_normal", tf.constant([[0.7]]), tf.constant([[0.3]]), 1, None, 0.1, 0.0)
-    assert np.isfinite(dist.log_prob(dist.mode()))
-    grid = np.linspace(-0.9995, 0.9995, 2000, dtype=np.float32)
-    density = np.exp(dist.log_prob(grid[:, None]))
-    np.testing.assert_allclose(density.mean() * 2, 1, rtol=1e-3)
+def test_a_truncated_normal_is_that_of_scipy():
+    mean, std = np.float32([[0.7, -0.2, 0.0]]), np.float32([[0.4, 1.0, 3.0]])
+    dist = ClippedTruncatedNormal(mean, std)
+    reference = truncnorm((-1 - mean) / std, (1 - mean) / std, mean, std)
+    for event in np.float32([[[0.9, -0.9, 0.3]], [[-0.5, 0.0, 0.99]]]):
+        expected = reference.logpdf(event).sum(-1)
+        np.testing.assert_allclose(dist.log_prob(event), expected, rtol=1e-4)
+    np.testing.assert_allclose(dist.entropy(), reference.entropy().sum(-1), rtol=1e-3)
+    many = ClippedTruncatedNormal(np.tile(mean, [20_000, 1]), np.tile(std, [20_000, 1]))
+    drawn = many.sample(Draws([0, 0]).seed()).numpy()
+    for statistic in (np.mean, np.std):
+        expected = {np.mean: reference.mean, np.std: reference.std}[statistic]()[0]
+        np.testing.assert_allclose(statistic(drawn, 0), expected, atol=0.01)
 
 
 def test_a_squashed_normal_has_density_one_in_total_and_the_entropy_of_it():
@@ -166,9 +175,8 @@ def test_each_kind_reads_its_parameters_as_item_22_says():
     out, std = np.float32([[0.5, -2.0]]), np.float32([[0.3, -0.7]])
     event = np.float32([[0.2, -0.4]])
 
-    def found(kind, **settings):
-        settings = {"min_std": 0.1, "init_std": 0.5} | settings
-        return make_dist(kind, tf.constant(out), tf.constant(std), 1, Modes(), **settings)
+    def found(kind):
+        return make_dist(kind, tf.constant(out), tf.constant(std), 1, Modes(), 0.1)
 
     def softplus(x):
         return np.log1p(np.exp(x))
@@ -176,24 +184,23 @@ def test_each_kind_reads_its_parameters_as_item_22_says():
     mse = normal_log_prob(event, out, 1).sum(-1)
     np.testing.assert_allclose(found("mse").log_prob(event), mse, rtol=1e-5)
     np.testing.assert_allclose(found("mse").mode(), out)
-    wide = softplus(std + 0.5) + 0.1
+    wide = softplus(std) + 0.1
     normal = normal_log_prob(event, out, wide).sum(-1)
     np.testing.assert_allclose(found("normal").log_prob(event), normal, rtol=1e-5)
     mean = 5 * np.tanh(out / 5)
     squashed = normal_log_prob(np.arctanh(event), mean, wide) - np.log(1 - event**2)
     np.testing.assert_allclose(found("tanh_normal").log_prob(event), squashed.sum(-1), rtol=1e-4)
     np.testing.assert_allclose(found("tanh_normal").mode(), np.tanh(mean), rtol=1e-6)
-    truncated = ClippedTruncatedNormal(np.tanh(out), 2 / (1 + np.exp(-(std + 0.5) / 2)) + 0.1)
-    np.testing.assert_allclose(
-        found("trunc_normal").log_prob(event), truncated.log_prob(event), rtol=1e-5
-    )
+    loc, scale = np.tanh(out), 2 * expit(std / 2) + 0.1
+    truncated = truncnorm((-1 - loc) / scale, (1 - loc) / scale, loc, scale).logpdf(event)
+    np.testing.assert_allclose(found("trunc_normal").log_prob(event), truncated.sum(-1), rtol=1e-4)
     np.testing.assert_allclose(found("trunc_normal").mode(), np.tanh(out), rtol=1e-6)
     np.testing.assert_array_equal(found("onehot").mode(), [[1, 0]])
 
 
 def test_a_binary_head_takes_a_soft_target():
     logit, target = np.float32([0.3, -2.0]), np.float32([0.997, 0.0])
-    dist = make_dist("binary", tf.constant(logit), None, 0, None, 0.1, 0.0)
+    dist = make_dist("binary", tf.constant(logit), None, 0, None, 0.1)
     p = 1 / (1 + np.exp(-logit))
     np.testing.assert_allclose(dist.mean(), p, rtol=1e-6)
     cross_entropy = target * np.log(p) + (1 - target) * np.log(1 - p)
@@ -203,7 +210,7 @@ def test_a_binary_head_takes_a_soft_target():
 @pytest.mark.parametrize("kind", KINDS)
 def test_distributions_are_float32_whatever_the_network_computes_in(kind):
     half = tf.constant([[0.5, -0.25]], tf.float16)
-    dist = make_dist(kind, half, half, 1, Modes(), 0.1, 0.0)
+    dist = make_dist(kind, half, half, 1, Modes(), 0.1)
     mode = dist.mode()
     assert mode.dtype == tf.float32
     assert dist.log_prob(mode).dtype == tf.float32
@@ -215,7 +222,7 @@ def test_modes_replace_every_draw(kind):
     out = tf.constant(RNG.normal(size=(50, 3)), tf.float32)
 
     def dist(draws):
-        return make_dist(kind, out, out, 1, draws, 0.1, 0.0)
+        return make_dist(kind, out, out, 1, draws, 0.1)
 
     np.testing.assert_array_equal(sample(dist(Modes()), Modes()), dist(Modes()).mode())
     draws = Draws([0, 0])
@@ -226,4 +233,4 @@ def test_modes_replace_every_draw(kind):
 
 def test_an_unknown_kind_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match="got 'cauchy', expected one of mse, binary"):
-        make_dist("cauchy", tf.zeros([1, 2]), None, 1, None, 0.1, 0.0)
+        make_dist("cauchy", tf.zeros([1, 2]), None, 1, None, 0.1)

@@ -17,8 +17,8 @@ from common.nn.layers import (
     glorot,
     make_norm,
 )
-from common.nn.precision import Precision
 from dreamerv2.agent.nets import MLP, Decoder, Encoder, ImageNormal, matching_keys
+from dreamerv2.agent.precision import Precision
 
 RNG = np.random.default_rng(0)
 
@@ -318,22 +318,6 @@ def test_variables_are_float32_and_outputs_have_the_compute_dtype(precision):
 def test_what_does_not_fit_the_spaces_is_said(build, match):
     with pytest.raises(ValueError, match=match):
         build()
-
-
-@pytest.mark.parametrize("norm", ["none", "layer"])
-def test_a_network_evaluated_before_is_not_evaluated_again_but_learns_the_same(norm):
-    config = tiny.config(actor__norm=norm, actor__dist="onehot", actor__layers=2).actor
-    actor = MLP(7, (4,), config, tf.float32, tf.float32, RNG)
-    feat, event = tf.constant(normal(5, 7)), tf.one_hot([0, 1, 2, 3, 0], 4)
-    _, known = actor.evaluate(feat)
-    with tf.GradientTape(persistent=True) as tape:
-        again = tf.reduce_sum(actor(feat).log_prob(event))
-        reused = tf.reduce_sum(actor.evaluate(feat, None, known)[0].log_prob(event))
-    np.testing.assert_allclose(reused, again, rtol=1e-6)
-    for name, variable in actor.named_variables().items():
-        expected = tape.gradient(again, variable)
-        assert np.any(expected), name
-        np.testing.assert_allclose(tape.gradient(reused, variable), expected, atol=1e-5)
 
 
 # Images

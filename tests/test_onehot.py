@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
 
 from common.nn import onehot
 from common.nn.layers import Dense
-from common.nn.onehot import Parts
-from dreamerv2.agent.nets import MLP
+from common.nn.onehot import Rows
 
 RNG = np.random.default_rng(0)
 VARIABLES, CLASSES, REST = 3, 4, 5
@@ -19,24 +17,24 @@ def rows(lead):
     stoch = np.eye(CLASSES, dtype=np.float32)[RNG.integers(0, CLASSES, [*lead, VARIABLES])]
     rest = RNG.normal(size=[*lead, REST]).astype(np.float32)
     x = np.concatenate([stoch.reshape([*lead, -1]), rest], -1)
-    return tf.constant(x), Parts(onehot.columns_of(tf.constant(stoch)), tf.constant(rest))
+    return tf.constant(x), Rows(onehot.columns_of(tf.constant(stoch)), tf.constant(rest))
 
 
 def test_columns_are_where_the_flat_rows_are_one():
-    x, parts = rows([6])
+    x, taken = rows([6])
     ones = np.argwhere(x.numpy()[:, : VARIABLES * CLASSES] == 1)[:, 1].reshape(6, VARIABLES)
-    np.testing.assert_array_equal(parts.columns, ones)
+    np.testing.assert_array_equal(taken.columns, ones)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 1e-6), (tf.bfloat16, 0.02)])
 def test_a_selected_layer_gives_and_learns_what_the_product_does(dtype, tolerance):
     layer = Dense(VARIABLES * CLASSES + REST, 7, dtype, RNG)
     layer.bias.assign(RNG.normal(size=7))
-    x, parts = rows([6])
+    x, taken = rows([6])
     upstream = tf.constant(RNG.normal(size=[6, 7]), dtype)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
-        product, selected = layer(x), layer.select(x, parts)
+        product, selected = layer(x), layer.select(x, taken)
         losses = [tf.reduce_sum(out * upstream) for out in (product, selected)]
     assert selected.dtype == dtype
     values = (tf.cast(out, tf.float32) for out in (selected, product))
@@ -49,16 +47,6 @@ def test_a_selected_layer_gives_and_learns_what_the_product_does(dtype, toleranc
 
 def test_rows_without_other_numbers():
     layer = Dense(VARIABLES * CLASSES, 7, tf.float32, RNG)
-    x, parts = rows([6])
-    x, parts = x[:, : VARIABLES * CLASSES], parts._replace(rest=parts.rest[:, :0])
-    np.testing.assert_allclose(layer.select(x, parts), layer(x), rtol=1e-6)
-
-
-def test_a_network_takes_parts_of_any_leading_shape():
-    config = tiny.config(critic__layers=2).critic
-    network = MLP(VARIABLES * CLASSES + REST, [], config, tf.float32, tf.float32, RNG)
-    x, parts = rows([2, 3])
-    found = network.evaluate(x, parts=parts)[0].mode()
-    np.testing.assert_allclose(found, network(x).mode(), rtol=1e-5)
-    other = parts._replace(rest=parts.rest + 1)
-    assert (network.evaluate(x, parts=other)[0].mode() != found).numpy().all()
+    x, taken = rows([6])
+    x, taken = x[:, : VARIABLES * CLASSES], taken._replace(others=taken.others[:, :0])
+    np.testing.assert_allclose(layer.select(x, taken), layer(x), rtol=1e-6)

@@ -1,8 +1,9 @@
-"""Update rules against NumPy, decay, clipping, and what a loss scale does with an overflow."""
+"""Update rules against those of Keras 2; decay, clipping, and what a loss scale does."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from common.nn.optimizer import GOOD_STEPS_TO_DOUBLE, RULES, LossScale, Optimizer
 
@@ -33,71 +34,25 @@ def tensors(grads):
     return [tf.constant(grad) for grad in grads]
 
 
-# The rules in float64, as generators: send a gradient, receive what is added to the variable.
-
-
-def adam():
-    m = v = t = 0
-    step = None
-    while True:
-        g = yield step
-        t += 1
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-        rate = LR * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-        step = -rate * m / (np.sqrt(v) + EPS)
-
-
-def adamax():
-    m = u = t = 0
-    step = None
-    while True:
-        g = yield step
-        t += 1
-        m, u = 0.9 * m + 0.1 * g, np.maximum(0.999 * u, abs(g))
-        step = -LR / (1 - 0.9**t) * m / (u + EPS)
-
-
-def nadam():
-    m = v = t = 0
-    product, step = 1, None
-    while True:
-        g = yield step
-        t += 1
-        now, following = (0.9 * (1 - 0.5 * 0.96 ** (0.004 * (t + k))) for k in (0, 1))
-        product *= now
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-        ahead = (1 - now) * g / (1 - product) + following * m / (1 - product * following)
-        step = -LR * ahead / (np.sqrt(v / (1 - 0.999**t)) + EPS)
-
-
-def sgd():
-    step = None
-    while True:
-        step = -LR * (yield step)
-
-
-def momentum():
-    m, step = 0, None
-    while True:
-        m = 0.9 * m - LR * (yield step)
-        step = m
-
-
-BY_HAND = {"adam": adam, "adamax": adamax, "nadam": nadam, "sgd": sgd, "momentum": momentum}
+legacy = tf_keras.optimizers.legacy
+OF_KERAS = {
+    "adam": lambda: legacy.Adam(LR, epsilon=EPS),
+    "nadam": lambda: legacy.Nadam(LR, epsilon=EPS),
+    "adamax": lambda: legacy.Adamax(LR, epsilon=EPS),
+    "sgd": lambda: legacy.SGD(LR),
+    "momentum": lambda: legacy.SGD(LR, momentum=0.9),
+}
 
 
 @pytest.mark.parametrize("opt", RULES)
-def test_each_rule_is_its_transcription(opt):
-    owned, rules = variables(), [BY_HAND[opt]() for _ in SHAPES]
-    expected = [variable.numpy().astype(np.float64) for variable in owned.values()]
-    tested = optimizer(owned, opt)
-    for rule in rules:
-        next(rule)
+def test_each_rule_is_that_of_keras_2(opt):
+    owned, theirs = variables(), variables()
+    tested, reference = optimizer(owned, opt), OF_KERAS[opt]()
     for grads in gradients(20):
         tested.apply(tensors(grads))
-        expected = [x + rule.send(g) for x, rule, g in zip(expected, rules, grads, strict=True)]
-        for variable, value in zip(owned.values(), expected, strict=True):
-            np.testing.assert_allclose(variable, value, rtol=0, atol=3e-6)
+        reference.apply_gradients(zip(tensors(grads), theirs.values(), strict=True))
+        for name in SHAPES:
+            np.testing.assert_allclose(owned[name], theirs[name], rtol=0, atol=3e-6)
 
 
 @pytest.mark.parametrize("opt", RULES)
@@ -249,17 +204,34 @@ def test_a_scale_that_is_none_is_refused(setting):
         LossScale(setting)
 
 
-def test_scaling_and_unscaling_leave_the_gradient():
-    owned = variables()
-    tested = optimizer(owned, loss_scale="dynamic", skip_nonfinite=True)
+@pytest.mark.parametrize("loss_scale", ["none", "dynamic"])
+def test_a_step_on_a_loss_reports_its_true_gradients(loss_scale):
+    owned, by_hand = variables(), variables()
+    tested = optimizer(owned, loss_scale=loss_scale, skip_nonfinite=loss_scale == "dynamic")
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(owned["kernel"] ** 2)
-        scaled = tested.scale(loss)
-    np.testing.assert_allclose(scaled, loss * 2**15)
-    raw = tape.gradient(scaled, tested.owned)
-    grads = tested.unscale(raw)
-    np.testing.assert_allclose(raw[0], 2**16 * owned["kernel"].numpy())
-    np.testing.assert_allclose(grads[0], 2 * owned["kernel"].numpy())
-    np.testing.assert_array_equal(grads[1], [0, 0])
+    grads, metrics = tested.minimize(loss, tape, "net")
+    expected = [2 * by_hand["kernel"].numpy(), np.zeros(2)]
+    for found, true in zip(grads, expected, strict=True):
+        np.testing.assert_allclose(found, true, rtol=1e-6)
+    optimizer(by_hand).apply(tensors(np.float32(g) for g in expected))
+    np.testing.assert_allclose(owned["kernel"], by_hand["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(metrics.pop("net_loss"), loss)
+    np.testing.assert_allclose(metrics.pop("net_grad_norm"), np.linalg.norm(expected[0]), rtol=1e-6)
+    scaling = {"net_loss_scale": 2**15, "net_skipped": 0} if loss_scale == "dynamic" else {}
+    assert metrics == scaling
+
+
+def test_the_gradient_is_taken_of_the_scaled_loss():
+    owned = {"kernel": tf.Variable(1.0)}
+    tested = optimizer(owned, loss_scale=2.0**10)
+    with tf.GradientTape() as tape:
+        loss = 1e-8 * tf.cast(tf.cast(owned["kernel"], tf.float16), tf.float32)
+    (found,), _ = tested.minimize(loss, tape, "net")
+    np.testing.assert_allclose(found, 1e-8, rtol=1e-2, err_msg="float16 alone would give 0")
+
+
+def test_gradients_in_half_precision_become_float32():
+    tested = optimizer(variables(), loss_scale="dynamic", skip_nonfinite=True)
     halves = tested.unscale([tf.constant([1.0], tf.float16), None])
     assert halves[0].dtype == tf.float32 and float(halves[0][0]) == 2**-15

@@ -6,7 +6,8 @@ import tensorflow as tf
 import tiny
 
 from common.nn.draws import Modes
-from common.nn.precision import FLOAT32_MODULES, MODULES, Precision, dtype_of
+from common.nn.precision import dtype_of
+from dreamerv2.agent.precision import FLOAT32_MODULES, MODULES, Precision
 from dreamerv2.run.blocks import defaults
 
 HALF = {16: tf.float16, "bfloat16": tf.bfloat16}
@@ -189,7 +190,7 @@ def behavior_losses(agent):
     start = {key: value[None] for key, value in start.items()}
 
     def losses(start):
-        seq, _ = agent._imagine(start, tf.zeros([1, 6], bool), Modes(), {})
+        seq, _ = behavior.imagine(agent.wm, start, tf.zeros([1, 6], bool), Modes())
         targets = behavior.targets(seq)
         actor = behavior.actor_loss(seq, targets, tf.constant(0), Modes())
         return actor, behavior.critic_loss(seq, targets)

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tiny
 
 from common.nn.draws import Modes
-from common.nn.precision import MODULES
+from dreamerv2.agent.precision import MODULES
 
 OBS = {"image": tiny.IMAGE, "vector": tiny.VECTOR}
 # Sizes that tell the layers of the RSSM and of the GRU apart.

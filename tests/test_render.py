@@ -1,9 +1,5 @@
 """Films show the game's own pixels beside what the agent thinks, and say what they show."""
 
-import subprocess
-import sys
-import time
-
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -15,7 +11,7 @@ from dreamerv2.film import PANELS
 from dreamerv2.film.layout import Layout
 from dreamerv2.play.episodes import AgentPolicy, episode_seed
 from dreamerv2.play.evaluation import evaluate
-from dreamerv2.run import blocks, restore
+from dreamerv2.run import restore
 
 STEPS = 12  # agent steps of an episode
 ALL = ",".join(PANELS)
@@ -203,15 +199,3 @@ def test_a_film_without_a_name_goes_into_the_logdir(logdir, capsys):
     path = logdir / "videos" / "atari_breakout-400-eval-seed0.gif"
     assert path.exists() and str(path) in capsys.readouterr().out
     path.unlink()
-
-
-@pytest.mark.slow
-def test_a_thousand_pictures_of_a_small_agent_take_less_than_a_minute(tmp_path, project):
-    config = blocks.make_config(["atari", "small"]).flat
-    sizes = {k: v for k, v in config.items() if k.startswith(("rssm.", "encoder.", "decoder."))}
-    heads = {k: v for k, v in config.items() if k.endswith((".layers", ".units"))}
-    saved.save(tmp_path, **{**sizes, **heads, "jit": True, "time_limit": 250})
-    start = time.monotonic()
-    command = [sys.executable, "-m", "dreamerv2.render", "--logdir", str(tmp_path)]
-    subprocess.run([*command, "--out", str(tmp_path / "film.gif")], check=True, cwd=project)
-    assert time.monotonic() - start < 60

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.nn.returns import discount_weights, lambda_return, parse_schedule, schedule
+from common.nn.returns import discount_weights, lambda_return
+from common.nn.schedule import parse_schedule, schedule
 
 
 def n_step_return(reward, value, discount, start, n):
@@ -110,7 +111,19 @@ def test_a_schedule_in_a_graph_follows_the_step():
 
 
 @pytest.mark.parametrize(
-    "text", ["linear(1,2)", "linear(1,2,3,4)", "cosine(1,2,3)", "linear(a,b,c)", "", None, "1 2"]
+    "text",
+    [
+        "linear(1,2)",
+        "linear(1,2,3,4)",
+        "cosine(1,2,3)",
+        "linear(a,b,c)",
+        "",
+        None,
+        "1 2",
+        "nan",
+        "exp(1,2,0)",
+        "linear(1,inf,5)",
+    ],
 )
 def test_what_is_no_schedule_is_refused_with_what_is_accepted(text):
     with pytest.raises(ValueError, match="linear\\(a,b,n\\)") as error:

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tiny
 
 from common.nn.draws import Draws, Modes
-from common.nn.precision import Precision
+from dreamerv2.agent.precision import Precision
 from dreamerv2.agent.rssm import RSSM
 
 RNG = np.random.default_rng(0)
@@ -291,6 +291,33 @@ def test_what_makes_a_standard_deviation_positive(name, function):
     for b, t in np.ndindex(2, 6):
         np.testing.assert_array_equal(post["mean"][b, t], out[:3])
         np.testing.assert_allclose(post["std"][b, t], function(out[3:]) + 0.3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("discrete", [4, False])
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_reset_forgets_a_state_that_is_not_finite(discrete, jit):
+    model = rssm(discrete=discrete)
+    nan = {k: tf.fill(v.shape, np.nan) for k, v in model.initial(2).items()}
+    embed, action = tf.ones([2, 3, EMBED]), tf.fill([2, 3, ACTION], np.nan)
+    action = tf.where(tf.constant([[True], [False], [False]]), action, tf.ones_like(action))
+    is_first = tf.constant([[True, False, False]] * 2)
+
+    def learned():
+        with tf.GradientTape() as tape:
+            tape.watch(nan)
+            post, prior = model.observe(embed, action, is_first, nan, Modes())
+            total = tf.add_n([tf.reduce_sum(x) for x in (*post.values(), *prior.values())])
+        return (post, prior), tape.gradient(total, [*model.variables, *nan.values()])
+
+    states, gradients = tf.function(learned)() if jit else learned()
+    for value in tf.nest.flatten((states, gradients)):
+        assert value is None or np.isfinite(value).all()
+    fresh, _ = model.observe(embed, tf.ones_like(action), is_first, None, Modes())
+    for key, value in fresh.items():
+        np.testing.assert_allclose(states[0][key], value, rtol=1e-4, atol=1e-5)
+    step = model.obs_step(nan, action[:, 0], embed[:, 0], is_first[:, 0], Modes())
+    for key, value in step.items():
+        np.testing.assert_allclose(value, fresh[key][:, 0], rtol=1e-4, atol=1e-5)
 
 
 def test_an_unknown_std_act_is_refused():

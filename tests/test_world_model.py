@@ -176,12 +176,13 @@ def imagined(agent, horizon=3, is_terminal=None, draws=None):
         start["stoch"] = dists.OneHot(start["logit"]).mode()
     seen = []
 
-    def policy(feat, _, draws):
-        seen.append(feat)
-        return agent.behavior.actor.evaluate(feat, draws)
+    class Actor:
+        def evaluate(self, feat, draws, apply):
+            seen.append(feat)
+            return agent.behavior.actor.evaluate(feat, draws, apply)
 
     terminal = tf.zeros([2, 2], bool) if is_terminal is None else tf.constant(is_terminal)
-    seq, _ = agent.wm.imagine(policy, start, terminal, horizon, draws or Modes())
+    seq = agent.wm.imagine(Actor(), start, terminal, horizon, draws or Modes())
     return seq, seen, start
 
 
@@ -230,10 +231,7 @@ def test_no_gradient_reaches_the_state_through_the_input_of_the_policy():
     start = {k: tf.ones([1, 1, *v.shape[1:]]) for k, v in agent.wm.rssm.initial(1).items()}
     with tf.GradientTape() as tape:
         tape.watch(start)
-        seq, _ = agent.wm.imagine(
-            lambda feat, _, draws: agent.behavior.actor.evaluate(feat, draws),
-            *(start, tf.zeros([1, 1], bool), 1, Modes()),
-        )
+        seq = agent.wm.imagine(agent.behavior.actor, start, tf.zeros([1, 1], bool), 1, Modes())
         action = tf.reduce_sum(seq["action"])
     gradients = tape.gradient(action, start)
     assert all(value is None or not np.any(value) for value in gradients.values())

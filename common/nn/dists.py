@@ -191,7 +191,6 @@ def make_dist(
     event_dims: int,
     draws: Draws | Modes | None,
     min_std: float,
-    init_std: float,
 ):
     """The distribution that a head's outputs `out` (and `std`) parameterise; float32.
 
@@ -207,15 +206,11 @@ def make_dist(
     if kind == "onehot":
         return OneHot(out)
     if kind == "trunc_normal":
-        return ClippedTruncatedNormal(
-            tf.tanh(out), 2 * tf.nn.sigmoid((std + init_std) / 2) + min_std
-        )
+        return ClippedTruncatedNormal(tf.tanh(out), 2 * tf.nn.sigmoid(std / 2) + min_std)
     if kind == "normal":
-        return tfd.Independent(
-            tfd.Normal(out, tf.nn.softplus(std + init_std) + min_std), event_dims
-        )
+        return tfd.Independent(tfd.Normal(out, tf.nn.softplus(std) + min_std), event_dims)
     if kind == "tanh_normal":
-        return TanhNormal(5 * tf.tanh(out / 5), tf.nn.softplus(std + init_std) + min_std, draws)
+        return TanhNormal(5 * tf.tanh(out / 5), tf.nn.softplus(std) + min_std, draws)
     raise ValueError(f"dist: got {kind!r}, expected one of {', '.join(KINDS)}")
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from common.nn import onehot
 from common.nn.bias import add_bias, sum_rows
-from common.nn.onehot import Parts, multiply
 
 
 class Module:
@@ -82,9 +82,9 @@ class Dense(Module):
         out = add_bias(tf.matmul(flat, tf.cast(self.kernel, self._dtype)), self.bias)
         return out if x.shape.rank == 2 else tf.reshape(out, leading(x, 1) + [out.shape[-1]])
 
-    def select(self, x: tf.Tensor, parts: Parts) -> tf.Tensor:
-        """`self(x)` for rows `[N, F]`, of which `parts` are known."""
-        return self.replay(x, tf.stop_gradient(multiply(parts, *self.weights())))
+    def select(self, x: tf.Tensor, rows: onehot.Rows) -> tf.Tensor:
+        """`self(x)` for `x` `[N, F]`, which `rows` describe."""
+        return self.replay(x, tf.stop_gradient(onehot.multiply(rows, *self.weights())))
 
     def replay(self, x: tf.Tensor, out: tf.Tensor) -> tf.Tensor:
         """`out`, computed from `x` by this layer before; differentiable as if computed now."""
@@ -269,27 +269,20 @@ class Stack(Module):
         self.size = inputs
         self._depth = len(units)
 
-    def hidden(
-        self,
-        x: tf.Tensor,
-        known: Sequence[tf.Tensor] | None = None,
-        parts: Parts | None = None,
-    ) -> "Hidden":
+    def hidden(self, x: tf.Tensor, apply: "Apply | None" = None) -> "Hidden":
         """What the last layer gives for rows `x`.
 
-        `known` are the dense outputs of an earlier call, `parts` those of `x`.
+        `apply(i, layer, x)` returns `layer(x)` for dense layer `i`, perhaps by a shorter way.
         """
         outputs = []
         for i in range(self._depth):
             dense = self.layers[f"dense{i}"]
-            if known is not None:
-                outputs.append(dense.replay(x, known[i]))
-            elif parts is not None and i == 0:
-                outputs.append(dense.select(x, parts))
-            else:
-                outputs.append(dense(x))
+            outputs.append(dense(x) if apply is None else apply(i, dense, x))
             x = self._act(self.layers[f"{self._norm_name}{i}"](outputs[-1]))
         return Hidden(x, outputs)
+
+
+Apply = Callable[[int, Dense, tf.Tensor], tf.Tensor]
 
 
 class Hidden(NamedTuple):

@@ -11,15 +11,15 @@ from typing import NamedTuple
 import tensorflow as tf
 
 
-class Parts(NamedTuple):
-    """Rows `[..., K*C + R]` of K one-hot variables and R other numbers, taken apart."""
+class Rows(NamedTuple):
+    """What rows `[..., K*C + R]` hold: K one-hot variables, then R other numbers."""
 
     columns: tf.Tensor  # int32 [..., K], where the rows are one
-    rest: tf.Tensor  # [..., R]
+    others: tf.Tensor  # [..., R]
 
-    def flat(self) -> "Parts":
+    def flat(self) -> "Rows":
         """With all leading axes made one."""
-        return Parts(*(tf.reshape(x, [-1, x.shape[-1]]) for x in self))
+        return Rows(*(tf.reshape(x, [-1, x.shape[-1]]) for x in self))
 
 
 def columns_of(onehot: tf.Tensor) -> tf.Tensor:
@@ -28,14 +28,14 @@ def columns_of(onehot: tf.Tensor) -> tf.Tensor:
     return tf.argmax(onehot, -1, tf.int32) + tf.range(variables) * classes
 
 
-def multiply(parts: Parts, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """`x @ kernel + bias` for the rows `x` that `parts` `[N, ...]` describe, in the kernel's dtype.
+def multiply(rows: Rows, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`x @ kernel + bias` for the `x` that `rows` `[N, ...]` describe, in the kernel's dtype.
 
     Without a gradient: that of the product is `Dense.replay`'s.
     """
-    split = kernel.shape[0] - parts.rest.shape[-1]
-    out = tf.matmul(tf.cast(parts.rest, kernel.dtype), kernel[split:])
-    return _add_rows(out, kernel[:split], parts.columns, bias)
+    split = kernel.shape[0] - rows.others.shape[-1]
+    out = tf.matmul(tf.cast(rows.others, kernel.dtype), kernel[split:])
+    return _add_rows(out, kernel[:split], rows.columns, bias)
 
 
 @tf.function(autograph=False, jit_compile=True)

@@ -18,6 +18,13 @@ INITIAL_SCALE = 2.0**15
 GOOD_STEPS_TO_DOUBLE = 2000
 
 
+class Minimized(NamedTuple):
+    """One step on a loss: true gradients before clipping, by variable, and scalars to log."""
+
+    grads: list[tf.Tensor]
+    metrics: dict[str, tf.Tensor]
+
+
 class Applied(NamedTuple):
     """What one step did. `norm` is the global norm before clipping, float32 scalar."""
 
@@ -128,9 +135,19 @@ class Optimizer(Module):
         """The variables that this optimiser updates."""
         return self._variables
 
-    def scale(self, loss: tf.Tensor) -> tf.Tensor:
-        """The loss to differentiate."""
-        return loss * self.loss_scale.value
+    def minimize(self, loss: tf.Tensor, tape: tf.GradientTape, name: str) -> Minimized:
+        """Differentiates the scalar `loss`, which `tape` recorded, and makes one step.
+
+        The gradient of the loss times the loss scale is what computes; `name` is the first word of
+        the metrics.
+        """
+        grads = self.unscale(tape.gradient(loss, self.owned, self.loss_scale.value))
+        applied = self.apply(grads)
+        metrics = {f"{name}_loss": loss, f"{name}_grad_norm": applied.norm}
+        if self._skip:
+            metrics[f"{name}_loss_scale"] = self.loss_scale.value
+            metrics[f"{name}_skipped"] = self.skipped.read_value()
+        return Minimized(grads, metrics)
 
     def unscale(self, grads: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
         """True gradients; zeros for a variable that the loss does not depend on."""

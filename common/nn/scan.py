@@ -152,12 +152,14 @@ def _known(x, tap, kernel, out):
     return tf.identity(out), grad
 
 
-def _length(inputs: Tensors) -> int:
-    return next(iter(inputs.values())).shape[0]
+def _length(tensors: Tensors) -> int | tf.Tensor:
+    """T, static where it is known."""
+    first = next(iter(tensors.values()))
+    return tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
 
 
 def _unstack(tensors: Tensors) -> dict[str, tf.TensorArray]:
-    return {k: tf.TensorArray(v.dtype, v.shape[0]).unstack(v) for k, v in tensors.items()}
+    return {k: tf.TensorArray(v.dtype, _length({k: v})).unstack(v) for k, v in tensors.items()}
 
 
 def _read(arrays: dict[str, tf.TensorArray], t) -> Tensors:

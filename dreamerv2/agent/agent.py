@@ -3,7 +3,6 @@
 Shape letters: B batch, T time, H horizon, N = B*T imagination starts, A action.
 """
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,11 +15,11 @@ from common.nn import dists
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Module, activation
 from common.nn.optimizer import Optimizer
-from common.nn.precision import Precision
-from dreamerv2.agent import dreams
 from dreamerv2.agent.behavior import Behavior, Targets
+from dreamerv2.agent.dreams import Dreamer
+from dreamerv2.agent.precision import Precision
 from dreamerv2.agent.rssm import State
-from dreamerv2.agent.world_model import ModelLoss, WorldModel, parts
+from dreamerv2.agent.world_model import ModelLoss, WorldModel
 
 PolicyState = tuple[State, tf.Tensor]  # latent, previous action
 
@@ -71,6 +70,7 @@ class Agent(Module):
             "actor_opt": self._optimizer("actor_opt", self.behavior.actor),
             "critic_opt": self._optimizer("critic_opt", self.behavior.critic),
         }
+        self._dreamer = Dreamer(self.wm, self.behavior.actor, config.jit)
         if config.jit:
             options = {"autograph": False, "reduce_retracing": True}
             self._train = tf.function(self._train, jit_compile=config.xla, **options)
@@ -174,9 +174,7 @@ class Agent(Module):
         Raises:
             ValueError: the decoder has no images, or the rows lack something.
         """
-        return dreams.dream_after(
-            self.wm, self.behavior.actor, observations, steps, self.config.seed + 3
-        )
+        return self._dreamer(observations, steps, self.config.seed + 3)
 
     # Learning
 
@@ -218,65 +216,16 @@ class Agent(Module):
         draws: Draws | Modes,
     ) -> Update:
         """World model first; the behaviour learns in the world model that this made."""
-        data = self.wm.preprocess(batch)
-        with tf.GradientTape() as tape:
-            model = self.wm.loss(data, state, draws)
-            scaled = self.optimizers["model_opt"].scale(model.loss)
-        metrics, grads = dict(model.metrics), {}
-        self._learn("model", tape, scaled, model.loss, metrics, grads)
-        seq, targets = self._update_behavior(
-            model.post, data["is_terminal"], agent_steps, draws, metrics, grads
+        data, optimizers = self.wm.preprocess(batch), self.optimizers
+        model, step = self.wm.learn(data, state, draws, optimizers["model_opt"])
+        task = self.behavior.learn(
+            self.wm, model.post, data["is_terminal"], agent_steps, draws, optimizers
         )
+        self.behavior.update_slow_critic()
         self.updates.assign_add(1)
-        return Update(model.final_state(), metrics, model, grads, seq, targets)
-
-    def _update_behavior(self, start, is_terminal, agent_steps, draws, metrics, grads):
-        behavior = self.behavior
-        start = {k: tf.stop_gradient(v) for k, v in start.items()}
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.optimizers["actor_opt"].owned)
-            with contextlib.nullcontext() if behavior.needs_dynamics else tape.stop_recording():
-                seq, known = self._imagine(start, is_terminal, draws, metrics)
-                targets = behavior.targets(seq)
-            actor_loss, actor_metrics = behavior.actor_loss(seq, targets, agent_steps, draws, known)
-            actor_scaled = self.optimizers["actor_opt"].scale(actor_loss)
-        with tf.GradientTape() as critic_tape:
-            critic_loss, critic_metrics = behavior.critic_loss(seq, targets)
-            critic_scaled = self.optimizers["critic_opt"].scale(critic_loss)
-        metrics |= actor_metrics | critic_metrics
-        metrics["critic_slow"] = tf.reduce_mean(targets.slow_value)
-        metrics["critic_target"] = tf.reduce_mean(targets.returns)
-        self._learn("actor", tape, actor_scaled, actor_loss, metrics, grads)
-        self._learn("critic", critic_tape, critic_scaled, critic_loss, metrics, grads)
-        behavior.update_slow_critic()
-        return seq, targets
-
-    def _imagine(self, start, is_terminal, draws, metrics):
-        """The imagined sequence, and what the actor's layers gave at `feat[:-2]`, for its loss."""
-        behavior = self.behavior
-
-        def policy(feat, known_parts, draws):
-            return behavior.actor.evaluate(feat, draws, parts=known_parts)
-
-        horizon = self.config.imag_horizon
-        seq, outputs = self.wm.imagine(policy, start, is_terminal, horizon, draws)
-        reward = self.wm.reward(seq["feat"], parts(seq))
-        seq["reward"] = behavior.reward_norm(reward)
-        for name, value in (("reward", reward), ("reward_normed", seq["reward"])):
-            metrics[f"{name}_mean"] = tf.reduce_mean(value)
-            metrics[f"{name}_std"] = tf.math.reduce_std(value)
-        known = [tf.concat(steps, 0) for steps in zip(*outputs[:-1], strict=True)]
-        return seq, known
-
-    def _learn(self, name, tape, scaled, loss, metrics, grads):
-        optimizer = self.optimizers[f"{name}_opt"]
-        grads[name] = optimizer.unscale(tape.gradient(scaled, optimizer.owned))
-        applied = optimizer.apply(grads[name])
-        metrics[f"{name}_loss"] = loss
-        metrics[f"{name}_grad_norm"] = applied.norm
-        if self.precision.uses_float16:
-            metrics[f"{name}_loss_scale"] = optimizer.loss_scale.value
-            metrics[f"{name}_skipped"] = optimizer.skipped.read_value()
+        metrics = model.metrics | step.metrics | task.metrics
+        grads = {"model": step.grads} | task.grads
+        return Update(model.final_state(), metrics, model, grads, task.seq, task.targets)
 
     # Looking inside
 

@@ -3,6 +3,8 @@
 Shape letters: H horizon, N imagined sequences, F features, A action. All sequences are time-major.
 """
 
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import gymnasium
@@ -12,12 +14,16 @@ import tensorflow as tf
 from common.data.spaces import is_discrete
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Module
-from common.nn.precision import Precision
-from common.nn.returns import lambda_return, schedule
+from common.nn.optimizer import Optimizer
+from common.nn.returns import lambda_return
+from common.nn.schedule import schedule
+from dreamerv2.agent.imagined import Imagined
 from dreamerv2.agent.nets import MLP
-from dreamerv2.agent.world_model import parts
+from dreamerv2.agent.precision import Precision
+from dreamerv2.agent.rssm import State
+from dreamerv2.agent.world_model import WorldModel
 
-Sequence = dict[str, tf.Tensor]
+Metrics = dict[str, tf.Tensor]
 
 
 class RewardNorm(Module):
@@ -40,6 +46,15 @@ class Targets(NamedTuple):
 
     returns: tf.Tensor  # [H, N], λ-returns
     slow_value: tf.Tensor  # [H+1, N], slow critic
+
+
+class Learned(NamedTuple):
+    """What one update of a behaviour computed."""
+
+    metrics: Metrics
+    grads: dict[str, list[tf.Tensor]]  # per optimiser, before clipping
+    seq: dict[str, tf.Tensor]
+    targets: Targets
 
 
 class Behavior(Module):
@@ -79,11 +94,59 @@ class Behavior(Module):
         """Whether the actor's gradient passes through the imagined sequence."""
         return self.actor_grad in ("dynamics", "both")
 
-    def _slow_value(self, seq: Sequence) -> tf.Tensor:
-        critic = self.slow_critic if self._config.slow_target else self.critic
-        return critic.evaluate(seq["feat"], parts=parts(seq))[0].mode()
+    def learn(
+        self,
+        world_model: WorldModel,
+        start: State,
+        is_terminal: tf.Tensor,
+        agent_steps: tf.Tensor,
+        draws: Draws | Modes,
+        optimizers: Mapping[str, Optimizer],
+        reward: Callable[[Imagined], tf.Tensor] | None = None,
+    ) -> Learned:
+        """One step of actor and critic, both on the same imagined sequences.
 
-    def targets(self, seq: Sequence) -> Targets:
+        Args:
+            start: posterior states `[B, T, ...]` to imagine from; is_terminal: `[B, T]`.
+            agent_steps: where the schedules stand.
+            optimizers: `actor_opt` and `critic_opt`.
+            reward: `reward(seq)`, `[H+1, N]`, in place of the one that the world model predicts.
+        """
+        actor_opt, critic_opt = optimizers["actor_opt"], optimizers["critic_opt"]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(actor_opt.owned)
+            with contextlib.nullcontext() if self.needs_dynamics else tape.stop_recording():
+                seq, metrics = self.imagine(world_model, start, is_terminal, draws, reward)
+                targets = self.targets(seq)
+            actor_loss, actor_metrics = self.actor_loss(seq, targets, agent_steps, draws)
+        with tf.GradientTape() as critic_tape:
+            critic_loss, critic_metrics = self.critic_loss(seq, targets)
+        actor = actor_opt.minimize(actor_loss, tape, "actor")
+        critic = critic_opt.minimize(critic_loss, critic_tape, "critic")
+        metrics |= actor_metrics | critic_metrics | actor.metrics | critic.metrics
+        return Learned(metrics, {"actor": actor.grads, "critic": critic.grads}, dict(seq), targets)
+
+    def imagine(
+        self,
+        world_model: WorldModel,
+        start: State,
+        is_terminal: tf.Tensor,
+        draws: Draws | Modes,
+        reward: Callable[[Imagined], tf.Tensor] | None = None,
+    ) -> tuple[Imagined, Metrics]:
+        """Sequences under this behaviour's actor, with the normalised `reward`; see `learn`."""
+        start = {k: tf.stop_gradient(v) for k, v in start.items()}
+        horizon = self._config.imag_horizon
+        seq = world_model.imagine(self.actor, start, is_terminal, horizon, draws)
+        raw = (reward or world_model.imagined_reward)(seq)
+        seq["reward"] = self.reward_norm(raw)
+        metrics = {}
+        for name, value in (("reward", raw), ("reward_normed", seq["reward"])):
+            metrics[f"{name}_mean"] = tf.reduce_mean(value)
+            metrics[f"{name}_std"] = tf.math.reduce_std(value)
+        return seq, metrics
+
+    def targets(self, seq: Imagined) -> Targets:
         """λ-returns with the slow critic (arXiv 2010.02193, equation 4).
 
         t          0     1    ...  H-1     H
@@ -92,7 +155,8 @@ class Behavior(Module):
         value     [v0    v1   ...  v_{H-1}] vH      bootstrap
         returns   [R0    R1   ...  R_{H-1}]         R_t = r_t + d_t ((1-λ) v_{t+1} + λ R_{t+1})
         """
-        value = self._slow_value(seq)
+        critic = self.slow_critic if self._config.slow_target else self.critic
+        value = seq.evaluate(critic, seq["feat"]).mode()
         returns = lambda_return(
             seq["reward"][:-1],
             value[:-1],
@@ -104,12 +168,11 @@ class Behavior(Module):
 
     def actor_loss(
         self,
-        seq: Sequence,
+        seq: Imagined,
         targets: Targets,
         agent_steps: tf.Tensor,
         draws: Draws | Modes,
-        known: list[tf.Tensor] | None = None,
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    ) -> tuple[tf.Tensor, Metrics]:
         """The policy's loss (arXiv 2010.02193, equation 6).
 
             t          0     1     2    ...  H-2     H-1      H
@@ -119,11 +182,10 @@ class Behavior(Module):
             value     [v0    v1    v2   ...  v_{H-2}] v_{H-1}  vH      baseline
             weight    [w0    w1    w2   ...  w_{H-2}] w_{H-1}  wH
 
-        The last action has no return of its own, so the last two states do not enter. `known` is
-        what the actor's layers gave at `feat[:-2]` when the actions were drawn, if that was kept.
+        The last action has no return of its own, so the last two states do not enter.
         """
         config = self._config
-        policy, _ = self.actor.evaluate(tf.stop_gradient(seq["feat"][:-2]), draws, known)
+        policy = seq.evaluate(self.actor, tf.stop_gradient(seq["feat"][:-2]), draws)
         advantage = tf.stop_gradient(targets.returns[1:] - targets.slow_value[:-2])
         metrics = {}
         if self.actor_grad == "dynamics":
@@ -151,9 +213,7 @@ class Behavior(Module):
         metrics["advantage_std"] = tf.math.reduce_std(advantage)
         return loss, metrics
 
-    def critic_loss(
-        self, seq: Sequence, targets: Targets
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def critic_loss(self, seq: Imagined, targets: Targets) -> tuple[tf.Tensor, Metrics]:
         """The critic's loss (arXiv 2010.02193, equation 5).
 
         t          0     1    ...  H-1      H
@@ -161,12 +221,16 @@ class Behavior(Module):
         returns   [R0    R1   ...  R_{H-1}]         target, no gradient
         weight    [w0    w1   ...  w_{H-1}] wH
         """
-        seq = {k: v[:-1] for k, v in seq.items()}
-        dist, _ = self.critic.evaluate(tf.stop_gradient(seq["feat"]), parts=parts(seq))
-        weight = tf.stop_gradient(seq["weight"])
+        dist = seq.evaluate(self.critic, tf.stop_gradient(seq["feat"][:-1]))
+        weight = tf.stop_gradient(seq["weight"][:-1])
         target = tf.stop_gradient(targets.returns)
         loss = -tf.reduce_mean(dist.log_prob(target) * weight)
-        return loss, {"critic": tf.reduce_mean(dist.mode())}
+        metrics = {
+            "critic": tf.reduce_mean(dist.mode()),
+            "critic_slow": tf.reduce_mean(targets.slow_value),
+            "critic_target": tf.reduce_mean(targets.returns),
+        }
+        return loss, metrics
 
     def update_slow_critic(self) -> None:
         """A full copy on update 0, then a mix every `slow_target_update` updates."""

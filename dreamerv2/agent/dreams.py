@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from common.nn import dists
 from common.nn.draws import Draws
 from dreamerv2.agent.nets import MLP
 from dreamerv2.agent.rssm import State
@@ -17,45 +18,63 @@ from dreamerv2.agent.world_model import WorldModel
 CHUNK = 256
 
 
-def dream_after(
-    wm: WorldModel,
-    actor: MLP,
-    observations: Sequence[Mapping] | Mapping,
-    steps: int,
-    seed: int,
-) -> np.ndarray:
-    """`Agent.dream`: actions are sampled from `actor`; the same `seed`, the same dream."""
-    images = wm.decoder.image_keys
-    if not images:
-        raise ValueError("dream: this agent's decoder predicts no image (decoder.cnn_keys)")
-    if steps < 1:
-        raise ValueError(f"dream: got {steps} steps, expected at least 1")
-    rows = _rows(wm, observations)
-    data = wm.normalize({key: tf.convert_to_tensor(v)[None] for key, v in rows.items()})
-    draws = Draws([seed, 0])
-    embed = wm.encoder(data)
-    post, _ = wm.rssm.observe(embed, data["action"], data["is_first"], None, draws)
-    start = {key: value[:, -1:] for key, value in post.items()}
-    never = tf.zeros([1, 1], tf.bool)
+class Dreamer:
+    """Goes on with episodes in imagination; the same seed, the same dream.
 
-    def policy(feat, _, draws):
-        return actor.evaluate(feat, draws)
+    Compiled twice at most, whatever the number of rows and of steps.
+    """
 
-    seq, _ = wm.imagine(policy, start, never, steps, draws)
-    return decode(wm, seq["feat"][1:, 0], images[0])
+    def __init__(self, wm: WorldModel, actor: MLP, jit: bool):
+        self._wm, self._actor = wm, actor
+        if jit:
+            options = {"autograph": False, "reduce_retracing": True}
+            self._observe = tf.function(self._observe, **options)
+            self._step = tf.function(self._step, **options)
+
+    def __call__(
+        self, observations: Sequence[Mapping] | Mapping, steps: int, seed: int
+    ) -> np.ndarray:
+        """See `Agent.dream`."""
+        images = self._wm.decoder.image_keys
+        if not images:
+            raise ValueError("dream: this agent's decoder predicts no image (decoder.cnn_keys)")
+        if steps < 1:
+            raise ValueError(f"dream: got {steps} steps, expected at least 1")
+        rows = _rows(self._wm, observations)
+        data = {key: tf.convert_to_tensor(value)[None] for key, value in rows.items()}
+        state, feats = self._observe(data, tf.constant([seed, 0])), []
+        for number in range(1, steps + 1):
+            state, feat = self._step(state, tf.constant([seed, number]))
+            feats.append(feat)
+        return decode(self._wm, tf.concat(feats, 0), images[0])
+
+    def _observe(self, data, seed) -> State:
+        """The posterior `[1, ...]` after the last row."""
+        wm = self._wm
+        data = wm.normalize(data)
+        embed = wm.encoder(data)
+        post, _ = wm.rssm.observe(embed, data["action"], data["is_first"], None, Draws(seed))
+        return {key: value[:, -1] for key, value in post.items()}
+
+    def _step(self, state, seed) -> tuple[State, tf.Tensor]:
+        """The next state under an action of the actor, and its features `[1, F]`."""
+        wm, draws = self._wm, Draws(seed)
+        action = dists.sample(self._actor(wm.feat(state), draws), draws)
+        state = wm.rssm.img_step(state, action, draws)
+        return state, wm.feat(state)
 
 
 def _rows(wm: WorldModel, observations: Sequence[Mapping] | Mapping) -> dict[str, np.ndarray]:
     """What the encoder reads, `action` and `is_first`, each `[T, ...]`."""
     keys = [*wm.encoder.keys, "action"]
     if isinstance(observations, Mapping):
-        parts = [observations]
+        given = [observations]
     else:
         # Nothing led to the first row: its action may be left out.
         zero = {"action": np.zeros(wm.action_size, np.float32)}
-        parts = [{**zero, **row} if i == 0 else row for i, row in enumerate(observations)]
-    missing = [key for part in parts for key in keys if key not in part]
-    if missing or not parts:
+        given = [{**zero, **row} if i == 0 else row for i, row in enumerate(observations)]
+    missing = [key for row in given for key in keys if key not in row]
+    if missing or not given:
         raise ValueError(
             f"dream: observations without {(missing or ['rows'])[0]!r}; each row needs "
             f"{', '.join(keys)}, where action is the one that led to it"
@@ -63,7 +82,7 @@ def _rows(wm: WorldModel, observations: Sequence[Mapping] | Mapping) -> dict[str
     if isinstance(observations, Mapping):
         rows = {key: np.asarray(observations[key]) for key in keys}
     else:
-        rows = {key: np.stack([part[key] for part in parts]) for key in keys}
+        rows = {key: np.stack([row[key] for row in given]) for key in keys}
     return rows | {"is_first": np.arange(len(rows["action"])) == 0}
 
 

@@ -4,7 +4,7 @@ Shape letters: B batch (any leading axes), H W C image, F features, E embedding.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import gymnasium
 import numpy as np
@@ -12,17 +12,16 @@ import tensorflow as tf
 
 from common.nn.dists import make_dist
 from common.nn.draws import Draws, Modes
-from common.nn.layers import Conv, ConvTranspose, Dense, Module, Stack, leading, make_norm
-from common.nn.onehot import Parts
-from common.nn.precision import Precision
+from common.nn.layers import Apply, Conv, ConvTranspose, Dense, Module, Stack, leading, make_norm
+from dreamerv2.agent.precision import Precision
 
 
 class DistLayer(Module):
     """A linear layer, and one for the std where the distribution has one."""
 
-    def __init__(self, inputs, shape, dist, dtype, rng, min_std=0.1, init_std=0.0):
+    def __init__(self, inputs, shape, dist, dtype, rng, min_std=0.1):
         self._shape, self._dist = tuple(shape), dist
-        self._min_std, self._init_std = min_std, init_std
+        self._min_std = min_std
         size = int(np.prod(shape))
         self.layers = {"out": Dense(inputs, size, dtype, rng)}
         if dist.endswith("normal"):
@@ -37,7 +36,6 @@ class DistLayer(Module):
             len(self._shape),
             draws,
             self._min_std,
-            self._init_std,
         )
 
 
@@ -60,15 +58,14 @@ class MLP(Stack):
         self,
         features: tf.Tensor,
         draws: Draws | Modes | None = None,
-        known: Sequence[tf.Tensor] | None = None,
-        parts: Parts | None = None,
+        apply: Apply | None = None,
     ):
-        """The distribution, and the dense outputs `[N, units]` for `known` of a later call.
+        """The distribution, and what each dense layer gave, `[N, units]`.
 
-        `parts` of the features save time where they are known.
+        `apply` is that of `Stack.hidden`.
         """
         flat = tf.reshape(tf.cast(features, self._dtype), [-1, features.shape[-1]])
-        x, outputs = self.hidden(flat, known, None if parts is None else parts.flat())
+        x, outputs = self.hidden(flat, apply)
         return self.out(tf.reshape(x, leading(features, 1) + [self.size]), draws), outputs
 
 

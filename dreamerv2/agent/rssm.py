@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from common.device import on_gpu
 from common.nn import onehot
 from common.nn.bias import add_bias
 from common.nn.dists import Gaussian, OneHot
 from common.nn.draws import Draws, Modes
-from common.nn.layers import Dense, LayerNorm, Module, activation, make_norm
-from common.nn.precision import Precision
+from common.nn.layers import Dense, LayerNorm, Module, activation, leading, make_norm
 from common.nn.scan import Layers, linear, scan
+from dreamerv2.agent.precision import Precision
 
 State = dict[str, tf.Tensor]
 
@@ -44,9 +43,8 @@ class GRUCell(Module):
     def step(self, apply, vectors, x: tf.Tensor, h: tf.Tensor) -> tf.Tensor:
         """One step: `apply` is the layer `gru`, `vectors` are the norm's."""
         h = tf.cast(h, self._dtype)
-        parts = apply("gru", tf.concat([tf.cast(x, self._dtype), h], -1))
-        parts = self.norm.apply(parts, vectors)
-        reset, candidate, update = tf.split(parts, 3, -1)
+        gates = apply("gru", tf.concat([tf.cast(x, self._dtype), h], -1))
+        reset, candidate, update = tf.split(self.norm.apply(gates, vectors), 3, -1)
         candidate = tf.tanh(tf.nn.sigmoid(reset) * candidate)
         update = tf.nn.sigmoid(update - 1)
         return update * candidate + (1 - update) * h
@@ -185,7 +183,7 @@ class RSSM(Module):
             members.append(self._stats(self.img[f"img_dist_{k}"](x)))
         if self._ensemble == 1:
             return members[0]
-        steps = deter.shape[0] if deter.shape.rank == 3 else 1
+        steps = tf.shape(deter)[0] if deter.shape.rank == 3 else 1
         member = draws.index([steps], self._ensemble)
         chosen = tf.one_hot(member, self._ensemble)  # [T, members]
         return {key: _choose([m[key] for m in members], chosen) for key in members[0]}
@@ -209,8 +207,9 @@ class RSSM(Module):
             post    s0     s1     s2     s3        q(s_t | h_t, e_t)
             prior   p0     p1     p2     p3        p(s_t | h_t)
 
-        Where `is_first`, the state and the action before the row are zero. Work that needs no
-        recurrence (shares of action and embedding, the prior) is done for all steps at once.
+        Where `is_first`, the state and the action before the row are zero, whatever they were: a
+        NaN ends with its episode. Work that needs no recurrence (shares of action and embedding,
+        the prior) is done for all steps at once.
 
         Args:
             embed: `[B, T, E]`. action: `[B, T, A]`. is_first: `[B, T]`.
@@ -219,17 +218,16 @@ class RSSM(Module):
         Returns:
             (post, prior), each `[B, T, ...]`.
         """
-        batch, steps = tf.shape(action)[0], action.shape[1]
+        batch, steps = leading(action, 1)
         state = self.initial(batch) if state is None else state
         layers, vectors = self.weights()
         layers, action_share, embed_share = self._split(layers)
         embed, action, is_first = (_swap(x) for x in (embed, action, is_first))
-        keep = 1 - tf.cast(is_first, self._dtype)[..., None]
         inputs = {
-            "action": action_share(tf.cast(action, self._dtype) * keep),
+            "action": action_share(_unless(is_first, action)),
             "embed": embed_share(embed),
         }
-        constants = {"keep": keep} | self._noise(draws, [steps, batch])
+        constants = {"is_first": is_first} | self._noise(draws, [steps, batch])
         state = {"stoch": state["stoch"], "deter": tf.cast(state["deter"], self._dtype)}
         post = scan(self._observe_step, state, inputs, constants, layers, vectors)
         prior = self._prior_stats(post["deter"], draws)
@@ -238,9 +236,9 @@ class RSSM(Module):
         return tuple({key: _swap(x) for key, x in states.items()} for states in (post, prior))
 
     def _observe_step(self, apply, state, inputs, constants, vectors) -> State:
-        keep = constants["keep"]
-        img_in = apply("img_in", self.flat_stoch(state) * keep) + inputs["action"]
-        deter = self._next_deter(apply, vectors, img_in, state["deter"] * keep)
+        is_first = constants["is_first"]
+        img_in = apply("img_in", _unless(is_first, self.flat_stoch(state))) + inputs["action"]
+        deter = self._next_deter(apply, vectors, img_in, _unless(is_first, state["deter"]))
         stats = self._post_stats(apply, vectors, apply("obs_out", deter) + inputs["embed"])
         return stats | {"deter": deter} | self._sample(stats, constants)
 
@@ -259,38 +257,31 @@ class RSSM(Module):
         """
         layers, vectors = self.weights()
         apply = functools.partial(linear, layers)
-        keep = 1 - tf.cast(is_first, self._dtype)[:, None]
-        inputs = tf.concat([self.flat_stoch(state), tf.cast(action, self._dtype)], -1) * keep
-        deter = tf.cast(state["deter"], self._dtype) * keep
-        deter = self._next_deter(apply, vectors, apply("img_in", inputs), deter)
+        inputs = tf.concat([self.flat_stoch(state), tf.cast(action, self._dtype)], -1)
+        img_in = apply("img_in", _unless(is_first, inputs))
+        deter = _unless(is_first, tf.cast(state["deter"], self._dtype))
+        deter = self._next_deter(apply, vectors, img_in, deter)
         outputs = tf.concat([deter, tf.cast(embed, self._dtype)], -1)
         stats = self._post_stats(apply, vectors, apply("obs_out", outputs))
         noise = self._noise(draws, [tf.shape(embed)[0]])
         return stats | {"deter": deter} | self._sample(stats, noise)
 
-    def columns(self, state: State) -> tf.Tensor | None:
-        """Where `flat_stoch` of a drawn state is one, int32 `[..., K]`, if it pays to know that.
-
-        None for Gaussian latents, and on a GPU, where sums of rows were not measured.
-        """
-        return onehot.columns_of(state["stoch"]) if self._classes and not on_gpu() else None
-
     def img_step(
-        self, state: State, action: tf.Tensor, draws: Draws | Modes, weights=None, columns=None
+        self, state: State, action: tf.Tensor, draws: Draws | Modes, weights=None
     ) -> State:
         """The prior one step after `state` under `action`, `[B, ...]`.
 
         Args:
+            state: may hold `columns`, which save time.
             weights: `self.weights()`, for callers that loop.
-            columns: `self.columns(state)`, which saves time.
         """
         layers, vectors = self.weights() if weights is None else weights
         apply = functools.partial(linear, layers)
         inputs = tf.concat([self.flat_stoch(state), tf.cast(action, self._dtype)], -1)
-        if columns is None:
-            img_in = apply("img_in", inputs)
+        if "columns" in state:
+            img_in = self.img_in.select(inputs, onehot.Rows(state["columns"], action))
         else:
-            img_in = self.img_in.select(inputs, onehot.Parts(columns, action))
+            img_in = apply("img_in", inputs)
         deter = tf.cast(state["deter"], self._dtype)
         deter = self._next_deter(apply, vectors, img_in, deter)
         stats = self._prior_stats(deter, draws)
@@ -351,6 +342,14 @@ def _linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """`x @ kernel + bias` over the last axis of `x`, of any rank."""
     flat = add_bias(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
     return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [flat.shape[-1]]], 0))
+
+
+def _unless(is_first: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """`x` `[..., D]`, and zeros where `is_first` `[...]`.
+
+    A product with a mask would keep a NaN, in the value and in the gradient.
+    """
+    return tf.where(is_first[..., None], tf.zeros_like(x), x)
 
 
 def _swap(x: tf.Tensor) -> tf.Tensor:

@@ -3,7 +3,7 @@
 Shape letters: B batch, T time, N = B*T imagination starts, H horizon, F features, A action.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,11 @@ import tensorflow as tf
 from common.nn import dists
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Module
-from common.nn.onehot import Parts
-from common.nn.precision import Precision
+from common.nn.optimizer import Minimized, Optimizer
 from common.nn.returns import discount_weights
+from dreamerv2.agent.imagined import Imagined, Remembered, columns
 from dreamerv2.agent.nets import MLP, Decoder, Encoder
+from dreamerv2.agent.precision import Precision
 from dreamerv2.agent.rssm import RSSM, State
 
 REWARD_CLIPS = {"identity": lambda x: x, "sign": tf.sign, "tanh": tf.tanh}
@@ -45,6 +46,8 @@ class WorldModel(Module):
         ValueError: the configuration does not fit the spaces (no input, image of another size,
             unknown head or loss scale).
     """
+
+    imagined = Remembered  # `Imagined` would compute the same in more time
 
     def __init__(self, config, obs_space, action_size: int, precision: Precision, rng):
         self._config = config
@@ -138,6 +141,18 @@ class WorldModel(Module):
         metrics |= latent_usage(post)
         return ModelLoss(loss, post, prior, embed, feat, kl, likes, metrics)
 
+    def learn(
+        self,
+        data: Mapping[str, tf.Tensor],
+        state: State,
+        draws: Draws | Modes,
+        optimizer: Optimizer,
+    ) -> tuple[ModelLoss, Minimized]:
+        """One step of `optimizer` on the loss of preprocessed rows; see `loss`."""
+        with tf.GradientTape() as tape:
+            model = self.loss(data, state, draws)
+        return model, optimizer.minimize(model.loss, tape, "model")
+
     def predictions(self, feat: tf.Tensor) -> dict:
         """The distribution of each predicted key; `grad_heads` pass gradients to `feat`."""
         result = {}
@@ -149,73 +164,71 @@ class WorldModel(Module):
 
     def imagine(
         self,
-        policy: Callable,
+        actor: MLP,
         start: State,
         is_terminal: tf.Tensor,
         horizon: int,
         draws: Draws | Modes,
-    ) -> tuple[dict[str, tf.Tensor], list]:
-        """Rolls the policy out in latent space from every state of `start`.
+    ) -> Imagined:
+        """Rolls the actor out in latent space from every state of `start`.
 
             t          0       1       2    ...   H
             state      z0      z1      z2         zH       z0 is the start
-            action     0       a0      a1         a_{H-1}  a_t ~ policy(sg(feat_t)) leads to z_{t+1}
+            action     0       a0      a1         a_{H-1}  a_t ~ actor(sg(feat_t)) leads to z_{t+1}
             discount   d0      d1      d2         dH       d0 is the true one where it is predicted
             weight     1       d0      d0 d1
 
         Args:
-            policy: `policy(feat, parts, draws)` returns an action distribution for features
-                `[N, F]`, of which parts may be known, and something that the caller wants back.
+            actor: features `[N, F]` to an action distribution.
             start: `[B, T, ...]`, drawn (`stoch` is one-hot); is_terminal: `[B, T]`.
 
         Returns:
-            (seq, kept): time-major `[H+1, N, ...]`, the state, `feat`, `action`, `discount`,
-            `weight`, and `columns` and `rest`, which `parts` reads, where they save time; and the
-            second result of `policy` for each of the H steps.
+            The state, `feat`, `action`, `discount` and `weight`, time-major `[H+1, N, ...]`.
         """
         state = {k: tf.reshape(v, [-1, *v.shape[2:]]) for k, v in start.items()}
         weights = self.rssm.weights()
 
         def step(last, seed):
             fresh = Draws(seed) if draws.random else draws
-            dist, extra = policy(tf.stop_gradient(last["feat"]), parts(last), fresh)
+            here = self.imagined(last)
+            dist = here.evaluate(actor, tf.stop_gradient(here["feat"]), fresh)
             action = dists.sample(dist, fresh)
-            state = self.rssm.img_step(last, action, fresh, weights, last.get("columns"))
-            return self._imagined(state) | {"action": action}, extra
+            state = self.rssm.img_step(here, action, fresh, weights)
+            return self._with_feat(state) | {"action": action}, here.outputs
 
         if self._config.jit:
             step = tf.function(step, autograph=False)  # traced once instead of H times
-        steps, kept = [self._imagined(state)], []
+        steps, outputs = [self._with_feat(state)], []
         for _ in range(horizon):
             last = {k: v for k, v in steps[-1].items() if k != "action"}
-            following, extra = step(last, draws.seed() if draws.random else None)
+            following, given = step(last, draws.seed() if draws.random else None)
             steps.append(following)
-            kept.append(extra)
+            outputs.append(given)
         steps[0]["action"] = tf.zeros_like(steps[1]["action"])
-        seq = {k: tf.stack([step[k] for step in steps]) for k in steps[0]}
+        stacked = {k: tf.stack([step[k] for step in steps]) for k in steps[0]}
+        seq = self.imagined(stacked, actor, outputs)
         seq["discount"] = self._discount(seq, is_terminal)
         seq["weight"] = discount_weights(seq["discount"])
-        return seq, kept
+        return seq
 
-    def _imagined(self, state: State) -> State:
-        """The state with its features, and these taken apart if that saves time."""
-        step, columns = state | {"feat": self.feat(state)}, self.rssm.columns(state)
-        if columns is not None:
-            full = self._config.features == "full"
-            step |= {"columns": columns, "rest": state["deter"][:, : None if full else 0]}
-        return step
+    def _with_feat(self, state: State) -> State:
+        return state | {"feat": self.feat(state)} | columns(state)
 
-    def _discount(self, seq: dict[str, tf.Tensor], is_terminal: tf.Tensor) -> tf.Tensor:
+    def _discount(self, seq: Imagined, is_terminal: tf.Tensor) -> tf.Tensor:
         constant = tf.constant(self._config.discount, tf.float32)
         if "discount" not in self.heads:
             return tf.fill(tf.shape(seq["feat"])[:2], constant)
         true_first = constant * (1 - tf.cast(tf.reshape(is_terminal, [-1]), tf.float32))
-        dist, _ = self.heads["discount"].evaluate(seq["feat"], parts=parts(seq))
-        return tf.concat([true_first[None], dist.mean()[1:]], 0)
+        predicted = seq.evaluate(self.heads["discount"], seq["feat"]).mean()
+        return tf.concat([true_first[None], predicted[1:]], 0)
 
-    def reward(self, feat: tf.Tensor, known: Parts | None = None) -> tf.Tensor:
-        """The most likely reward on arrival at `feat`, whose parts may be known; float32."""
-        return self.heads["reward"].evaluate(feat, parts=known)[0].mode()
+    def reward(self, feat: tf.Tensor) -> tf.Tensor:
+        """The most likely reward on arrival at `feat` `[..., F]`, float32 `[...]`."""
+        return self.heads["reward"](feat).mode()
+
+    def imagined_reward(self, seq: Imagined) -> tf.Tensor:
+        """`reward` at all states of a sequence, `[H+1, N]`."""
+        return seq.evaluate(self.heads["reward"], seq["feat"]).mode()
 
     def open_loop(
         self, data: Mapping[str, tf.Tensor], key: str, context: int, draws: Draws | Modes
@@ -237,11 +250,6 @@ class WorldModel(Module):
             states.append(self.rssm.imagine(data["action"][:, context:], last, draws))
         images = [self.decoder(self.feat(state))[key].mode() for state in states]
         return tf.concat(images, 1) + 0.5
-
-
-def parts(seq: Mapping[str, tf.Tensor]) -> Parts | None:
-    """The features of an imagined sequence, or of a step of it, taken apart; None if unknown."""
-    return Parts(seq["columns"], seq["rest"]) if "columns" in seq else None
 
 
 def latent_usage(post: State) -> dict[str, tf.Tensor]:

@@ -176,13 +176,13 @@ def _parts(agent, batch) -> dict[str, float]:
     ones = [tf.ones_like(variable) for variable in model.owned]
 
     def imagination():
-        seq, _ = agent._imagine(start, batch["is_terminal"], draws, {})
+        seq, _ = agent.behavior.imagine(wm, start, batch["is_terminal"], draws)
         return agent.behavior.targets(seq).returns
 
     def behavior():
-        metrics: dict[str, Any] = {}
-        agent._update_behavior(start, batch["is_terminal"], agent_steps, draws, metrics, {})
-        return metrics["critic_loss"]
+        terminal, optimizers = batch["is_terminal"], agent.optimizers
+        learned = agent.behavior.learn(wm, start, terminal, agent_steps, draws, optimizers)
+        return learned.metrics["critic_loss"]
 
     def seconds(part):
         function = tf.function(part, autograph=False)

@@ -13,14 +13,11 @@ from ruamel.yaml import YAML
 
 from common import config as cfg
 from common.commands import VERSION
+from common.nn.schedule import ACCEPTED, parse_schedule
 
 DEFAULT_BLOCKS = ("atari",)
 
-_NUMBER = r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*"
-_SCHEDULE = cfg.string(
-    rf"(linear|exp|horizon)\({_NUMBER},{_NUMBER},{_NUMBER}\)|warmup\({_NUMBER},{_NUMBER}\)",
-    "a schedule linear(a,b,n), warmup(n,a), exp(a,b,h) or horizon(a,b,n)",
-)
+_SCHEDULE = cfg.checked(parse_schedule, f"a schedule {ACCEPTED}")
 _PRECISIONS = (32, 16, "bfloat16")
 
 # What the type of the default does not say; the first pattern that matches a key counts.
