@@ -51,6 +51,8 @@ setup(
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "legacy": ["atari-py==0.2.9", "gym==0.26.*"],
         "classic": ["pygame>=2.6,<3"],  # to render CartPole, Pendulum and their like
+        "crafter": ["crafter>=1.8.3,<2"],
+        "dmc": ["dm-control>=1.0.50,<1.1", "mujoco>=3.17,<4"],  # fails with MuJoCo 4
         "minatar": ["minatar>=1.0.15,<2"],
         "test": ["pip>=22.3", "pytest>=8,<10", "wheel>=0.45,<1"],
         "dev": ["ruff>=0.12,<0.18"],

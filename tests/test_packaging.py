@@ -18,6 +18,7 @@ import setuptools
 IMPORTS = {
     "ale-py": "ale_py",
     "atari-py": "atari_py",
+    "dm-control": "dm_control",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "ruamel.yaml": "ruamel",
@@ -152,7 +153,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported(project):
                 imported.add(node.module.partition(".")[0])
     imported -= {"common", "dreamerv2", *sys.stdlib_module_names}
     setup = _setup(project)
-    optional = setup["extras_require"]["legacy"] + setup["extras_require"]["minatar"]
+    suites = ("crafter", "dmc", "legacy", "minatar")
+    optional = [requirement for name in suites for requirement in setup["extras_require"][name]]
     required = _names(setup["install_requires"])
     declared = {IMPORTS.get(name, name) for name in required | _names(optional)}
     assert sorted(imported - declared) == []

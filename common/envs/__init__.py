@@ -1,6 +1,8 @@
 """Environments by name: `make_env("atari_breakout", seed=0)`."""
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,31 @@ from common.envs.wrappers import (
     TimeLimit,
 )
 
-SUITES = ("atari", "minatar", "gym")
 MODES = ("train", "eval")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What may be said of an environment besides its name, its seed and its time limit.
+
+    action_repeat: environment frames per agent step.
+    render_size: height and width of image observations.
+    The others are those of one suite; the block `defaults` says what they mean.
+    """
+
+    action_repeat: int = 1
+    render_size: Sequence[int] = (64, 64)
+    atari_grayscale: bool = True
+    atari_full_actions: bool = False
+    atari_backend: str = "ale"
+    dmc_camera: int = -1
+    dmc_render: bool = True
+    minatar_render: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.render_size
+        return height, width
 
 
 def make_env(
@@ -26,58 +51,49 @@ def make_env(
     seed: int = 0,
     mode: str = "train",
     time_limit: int = 0,
-    action_repeat: int = 1,
-    render_size: Sequence[int] = (64, 64),
-    atari_grayscale: bool = True,
-    atari_full_actions: bool = False,
-    atari_backend: str = "ale",
-    minatar_render: bool = False,
+    **settings: Any,
 ) -> Env:
     """The environment of a task, wrapped so that it keeps the contract of `base.Env`.
 
-    task: suite and name: `atari_GAME`, `minatar_GAME` or `gym_ID`. Or an environment object: one of
-      ours, one of Gymnasium or of the old gym.
+    task: suite and name: `atari_GAME`, `crafter_reward`, `dmc_DOMAIN_TASK`, `gym_ID` or
+      `minatar_GAME`. Or an environment object: one of ours, one of Gymnasium or of the old gym.
     seed: seeds everything random in the environment. `mode` (`train` or `eval`) goes into it too,
       so that the two environments of a run do not play the same games.
     time_limit: agent steps after which an episode is cut; 0 for no limit.
-    action_repeat: environment frames per agent step.
-    render_size: height and width of image observations.
+    settings: fields of `Settings`.
 
     Raises ValueError for an unknown task or setting, and where a package is missing.
     """
+    _check(task, mode)
+    chosen = Settings(**settings)
+    make = functools.partial(_make, task, mode, time_limit, chosen)
+    if isinstance(task, str) and task.startswith("dmc_"):
+        from common.envs.dmc import choose_drawing
+        from common.envs.remote import Remote
+
+        # What draws for MuJoCo and TensorFlow cannot live in one process.
+        choose_drawing()
+        return Remote(make, seed)
+    return make(seed)
+
+
+def _check(task: Any, mode: str) -> None:
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
+    if isinstance(task, str):
+        suite, _, name = task.partition("_")
+        if suite not in SUITES or not name:
+            accepted = ", ".join(f"{suite}_NAME" for suite in SUITES)
+            raise ValueError(f"task {task!r}: expected one of {accepted}")
+
+
+def _make(task: Any, mode: str, time_limit: int, settings: Settings, seed: int) -> Env:
+    """The environment in this process."""
     seed = int(np.random.SeedSequence((seed, MODES.index(mode))).generate_state(1)[0])
-    size = tuple(render_size)
     if isinstance(task, Env):
-        return wrap(task, time_limit, action_repeat)
+        return wrap(task, time_limit, settings.action_repeat)
     suite, _, name = task.partition("_") if isinstance(task, str) else ("gym", "", task)
-    if suite not in SUITES or not name:
-        accepted = ", ".join(f"{suite}_NAME" for suite in SUITES)
-        raise ValueError(f"task {task!r}: expected one of {accepted}")
-    # Each suite is imported only when it is asked for: its packages need not be installed.
-    if suite == "atari":
-        from common.envs.atari import Atari
-
-        env = Atari(
-            name,
-            seed=seed,
-            action_repeat=action_repeat,
-            size=size,
-            grayscale=atari_grayscale,
-            full_actions=atari_full_actions,
-            backend=atari_backend,
-        )
-        return wrap(env, time_limit)
-    if suite == "minatar":
-        from common.envs.minatar import MinAtar
-
-        env = MinAtar(name, seed=seed, image=minatar_render, size=size)
-    else:
-        from common.envs.gym_adapter import GymAdapter
-
-        env = GymAdapter(name, seed=seed, size=size)
-    return wrap(env, time_limit, action_repeat)
+    return wrap(SUITES[suite](name, seed, settings), time_limit)
 
 
 def wrap(env: Env, time_limit: int = 0, action_repeat: int = 1) -> Env:
@@ -91,3 +107,66 @@ def wrap(env: Env, time_limit: int = 0, action_repeat: int = 1) -> Env:
     if time_limit:
         env = TimeLimit(env, time_limit)
     return CheckSpaces(env)
+
+
+# Each suite is imported only when it is asked for: its packages need not be installed.
+
+
+def _atari(name: str, seed: int, settings: Settings) -> Env:
+    from common.envs.atari import Atari
+
+    return Atari(
+        name,
+        seed=seed,
+        action_repeat=settings.action_repeat,
+        size=settings.size,
+        grayscale=settings.atari_grayscale,
+        full_actions=settings.atari_full_actions,
+        backend=settings.atari_backend,
+    )
+
+
+def _crafter(name: str, seed: int, settings: Settings) -> Env:
+    from common.envs.crafter import Crafter
+
+    return _repeat(Crafter(name, seed=seed, size=settings.size), settings)
+
+
+def _dmc(name: str, seed: int, settings: Settings) -> Env:
+    from common.envs.dmc import DMC
+
+    return DMC(
+        name,
+        seed=seed,
+        action_repeat=settings.action_repeat,
+        size=settings.size,
+        image=settings.dmc_render,
+        camera=settings.dmc_camera,
+    )
+
+
+def _gym(name: str | Any, seed: int, settings: Settings) -> Env:
+    from common.envs.gym_adapter import GymAdapter
+
+    return _repeat(GymAdapter(name, seed=seed, size=settings.size), settings)
+
+
+def _minatar(name: str, seed: int, settings: Settings) -> Env:
+    from common.envs.minatar import MinAtar
+
+    env = MinAtar(name, seed=seed, image=settings.minatar_render, size=settings.size)
+    return _repeat(env, settings)
+
+
+def _repeat(env: Env, settings: Settings) -> Env:
+    """For suites that do not repeat actions themselves."""
+    return env if settings.action_repeat == 1 else ActionRepeat(env, settings.action_repeat)
+
+
+SUITES: dict[str, Callable[[Any, int, Settings], Env]] = {
+    "atari": _atari,
+    "crafter": _crafter,
+    "dmc": _dmc,
+    "gym": _gym,
+    "minatar": _minatar,
+}

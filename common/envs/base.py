@@ -17,6 +17,10 @@ from gymnasium import Space, spaces
 Obs = dict[str, np.ndarray]
 
 
+class EnvLostError(ConnectionError):
+    """The process of an environment is gone, and with it the episode; `reset` starts another."""
+
+
 class Env:
     """Base class of all environments. One agent step is one call of `step`.
 
@@ -40,6 +44,17 @@ class Env:
     def step(self, action) -> Obs:
         """Applies one action. Must not be called after `is_last` before `reset` was."""
         raise NotImplementedError
+
+    def send(self, action=None) -> None:
+        """Begins `step(action)`, or `reset()` without an action; `receive` returns its result.
+
+        Environments in processes of their own work in between.
+        """
+        self._sent = action
+
+    def receive(self) -> Obs:
+        """The result of what was sent. Raises `EnvLostError` when a process of its own is gone."""
+        return self.reset() if self._sent is None else self.step(self._sent)
 
     def render(self) -> np.ndarray:
         """The current screen of the game in its own size and colours, uint8 [H, W, 3]."""

@@ -32,6 +32,7 @@ _KINDS = {
     "log_keys_(sum|mean|max)": cfg.regex(),
     "render_size": cfg.sequence(cfg.integer(1), length=2),
     "atari_backend": cfg.choice("ale", "atari_py"),
+    "dmc_camera": cfg.integer(-1),
     r"replay\.(capacity|maxlen)": cfg.integer(0),
     r"replay\.memory_gib": cfg.number(0),
     r"(replay|dataset)\.(minlen|batch|length)": cfg.integer(1),

@@ -1,12 +1,13 @@
 """Builds what a run is made of, from a configuration: environment, agent, replay and logger."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from common.config import Config
 from common.data.replay import Replay, machine_memory
-from common.envs import make_env
+from common.envs import Settings, make_env
 from common.envs.base import Env
 from common.log.logger import GIFOutput, JSONLOutput, Logger, TensorBoardOutput, TerminalOutput
 from dreamerv2.run.runner import Runner
@@ -30,18 +31,8 @@ def make_runner(config: Config, env_factory: Callable[[str, int], Env | None]) -
 
 def configured_env(config: Config, mode: str, seed: int) -> Env:
     """The environment that the configuration names; `mode` is `train` or `eval`."""
-    return make_env(
-        config.task,
-        seed=seed,
-        mode=mode,
-        time_limit=config.time_limit,
-        action_repeat=config.action_repeat,
-        render_size=config.render_size,
-        atari_grayscale=config.atari_grayscale,
-        atari_full_actions=config.atari_full_actions,
-        atari_backend=config.atari_backend,
-        minatar_render=config.minatar_render,
-    )
+    settings = {field.name: config[field.name] for field in dataclasses.fields(Settings)}
+    return make_env(config.task, seed=seed, mode=mode, time_limit=config.time_limit, **settings)
 
 
 def make_agent(config: Config, obs_space: Mapping, act_space: Any) -> Any:

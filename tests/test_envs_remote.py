@@ -1,0 +1,118 @@
+"""Environments in processes of their own: the same rows, and what happens when a process ends."""
+
+import functools
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from common.envs.base import EnvLostError
+from common.envs.remote import LOSSES, Remote
+from common.envs.scripted import Scripted
+
+ACTION = np.array([0, 1, 0], np.float32)
+
+
+class Breaks(Scripted):
+    """Does `how` when step `at` of an episode begins; its seed is the skipped frame."""
+
+    def __init__(self, how=None, at=3, seed=0):
+        super().__init__(lengths=5, size=8)
+        self._how, self._at, self._seed = how, at, seed
+
+    def step(self, action):
+        if self._step + 1 == self._at:
+            if self._how == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self._how == "hang":
+                threading.Event().wait()
+            if self._how == "raise":
+                raise KeyError("a key of the environment")
+        return super().step(action)
+
+    def skipped_frames(self):
+        return [np.array(self._seed)]
+
+
+def breaks(how, at, seed):
+    return Breaks(how, at, seed)
+
+
+@pytest.fixture
+def remote():
+    made = []
+
+    def make(how=None, at=3, **settings):
+        made.append(Remote(functools.partial(breaks, how, at), seed=7, **settings))
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
+
+
+def test_rows_spaces_and_order_of_keys_are_those_of_the_environment_at_home(remote):
+    there, here = remote(), Breaks()
+    assert list(there.obs_space.items()) == list(here.obs_space.items())
+    assert there.act_space == here.act_space and there.action_names == here.action_names
+    for _ in range(2):
+        rows = [(there.reset(), here.reset())]
+        rows += [(there.step(ACTION), here.step(ACTION)) for _ in range(5)]
+        for ours, theirs in rows:
+            assert list(ours) == list(theirs)
+            for key, value in theirs.items():
+                np.testing.assert_array_equal(ours[key], value)
+                assert np.asarray(ours[key]).dtype == np.asarray(value).dtype, key
+    assert rows[-1][0]["is_last"] and rows[0][0]["is_first"]
+    np.testing.assert_array_equal(there.render(), here.render())
+    assert there.skipped_frames() == [7]
+
+
+@pytest.mark.parametrize("how, said", [("die", "died"), ("hang", "did not answer")])
+def test_a_process_that_ends_or_hangs_loses_its_episode_and_another_goes_on(remote, how, said):
+    env = remote(how, patience=4)
+    for _ in range(2):
+        env.reset()
+        env.step(ACTION)
+        assert env.step(ACTION)["counter"].tolist() == [2, 0]
+        with pytest.raises(EnvLostError, match=said):
+            env.step(ACTION)
+    env.reset()
+    assert env.skipped_frames() != [7], "its seed is another"
+
+
+def test_one_that_never_gets_through_a_step_ends_the_run(remote):
+    env = remote()
+    env.close()
+    env._make = functools.partial(breaks, "die", 1)
+    for _ in range(LOSSES - 1):
+        env.reset()
+        with pytest.raises(EnvLostError):
+            env.step(ACTION)
+    env.reset()
+    with pytest.raises(ValueError, match=f"died {LOSSES} times in a row"):
+        env.step(ACTION)
+
+
+def test_an_exception_of_the_environment_comes_through(remote):
+    env = remote("raise")
+    env.reset()
+    env.step(ACTION)
+    env.step(ACTION)
+    with pytest.raises(KeyError, match="a key of the environment"):
+        env.step(ACTION)
+
+
+def test_what_fails_at_its_first_step_is_found_before_anything_runs(remote):
+    with pytest.raises(ValueError, match="fails at its first step: KeyError: .*a key of the"):
+        remote("raise", at=1)
+    with pytest.raises(ValueError, match="fails at its first step: BrokenProcessPool"):
+        remote("die", at=1)
+
+
+def test_what_cannot_be_pickled_is_named():
+    lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"cannot be pickled .*_thread.lock"):
+        Remote(lambda seed: lock, seed=0)
