@@ -70,22 +70,38 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
 
 
 class Checkpoints:
-    """The checkpoints of a run, `directory/<agent steps, 12 digits>.npz`; `keep` of them stay."""
+    """The checkpoints of a run, `directory/<agent steps, 12 digits>.npz`; `keep` of them stay.
+
+    A temporary one stays only until the next is written, and takes none of those places.
+    """
 
     def __init__(self, directory: str | os.PathLike, keep: int):
         if keep < 1:
             raise ValueError(f"keep_checkpoints {keep}: expected at least 1")
         self._directory = Path(directory)
         self._keep = keep
+        self._temporary: Path | None = None
 
-    def save(self, agent_steps: int, arrays: Mapping[str, np.ndarray], meta: Mapping) -> Path:
+    def save(
+        self,
+        agent_steps: int,
+        arrays: Mapping[str, np.ndarray],
+        meta: Mapping,
+        temporary: bool = False,
+    ) -> Path:
         """Writes the checkpoint of `agent_steps`, then removes the oldest beyond `keep`.
 
         The one just written stays in any case, even if a run that went back leaves newer ones.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{agent_steps:012d}.npz"
+        temporary = temporary and (path == self._temporary or not path.exists())
         save(path, arrays, meta)
+        if self._temporary not in (None, path):
+            self._temporary.unlink(missing_ok=True)
+        self._temporary = path if temporary else None
+        if temporary:
+            return path
         others = [other for other in self.all() if other != path]
         for other in others[: max(0, len(others) - self._keep + 1)]:
             other.unlink()

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn the exceptions of a user's mistake into one line on stderr and exit code 2."""
     try:
         yield
+    except BrokenPipeError:
+        settle_stdout()
+        sys.stderr.write("error: standard output was closed\n")
+        raise SystemExit(USER_ERROR) from None
     except kinds as error:
         message = " ".join(str(error).split()) or type(error).__name__
         sys.stderr.write(f"error: {message}\n")
@@ -28,6 +33,15 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
+
+
+def settle_stdout() -> None:
+    """Flushes standard output. Where its reader has gone (`| head`), what is left for it is
+    dropped: Python's own flush at the end would fail once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

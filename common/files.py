@@ -3,9 +3,13 @@
 import contextlib
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+_TEMPORARY = re.compile(r"\..+\.tmp")
 
 
 @contextlib.contextmanager
@@ -13,16 +17,19 @@ def write_atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """Opens a temporary file beside `path` that takes its place when the block ends well.
 
     A reader sees the old file or the whole new one, never a part; if the block raises, the
-    temporary file is removed and `path` stays as it was.
+    temporary file is removed and `path` stays as it was. No two writers share a temporary file: of
+    several that write at once, the last to finish wins, whole.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a write does not know whose it is
         raise
 
 
@@ -35,3 +42,16 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Writes `content` as indented JSON, whole or not at all; ValueError for a NaN in it."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def sweep_temporary(directory: Path) -> list[Path]:
+    """Removes what killed writers left in a directory; returns what that was.
+
+    Only for a directory that no one else is writing to.
+    """
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found

@@ -1,28 +1,30 @@
-"""SIGINT and SIGTERM as a request to finish the step at hand, save, and end."""
+"""SIGINT, SIGTERM and SIGHUP as a request to finish the step at hand, save, and end."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupt:
     """Within `with`, the first signal sets `number`; a second one ends the process at once.
 
-    show: told about the first signal. In a thread other than the main one Python cannot catch
-    signals: then nothing is caught and `number` stays None.
+    The handler does nothing else: it may run inside any write, where printing would raise. A second
+    SIGHUP is passed over, because a terminal that closes may send two. A signal that was ignored
+    before (SIGHUP under `nohup`) stays ignored. In a thread other than the main one Python cannot
+    catch signals: then nothing is caught and `number` stays None.
     """
 
-    def __init__(self, show: Callable[[str], object] = print):
+    def __init__(self):
         self.number: int | None = None
-        self._show = show
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_) -> None:
@@ -32,10 +34,13 @@ class Interrupt:
     def __bool__(self) -> bool:
         return self.number is not None
 
+    @property
+    def name(self) -> str:
+        """The name of the signal that came, such as SIGINT."""
+        return signal.Signals(self.number).name
+
     def _handle(self, number: int, _) -> None:
-        if self:
+        if self and number != signal.SIGHUP:
             # Files are written whole or not at all, so that there is nothing to tidy up.
             os._exit(128 + number)
-        self.number = number
-        name = signal.Signals(number).name
-        self._show(f"{name}: finishing the step and saving; once more ends the run at once.")
+        self.number = self.number or number

@@ -1,5 +1,8 @@
 """Clocks that decide when something is due, counted in whatever unit the caller counts."""
 
+import time
+from collections.abc import Callable
+
 
 class Every:
     """True once per `steps`; on the first call at once, never if `steps` is 0.
@@ -66,3 +69,23 @@ class Once:
 
     def load_state(self, state: dict[str, bool]) -> None:
         self._due = state["due"]
+
+
+class EverySeconds:
+    """True when `seconds` have passed since it last was, or since it was made; never if 0."""
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic):
+        if seconds < 0:
+            raise ValueError(f"seconds {seconds}: expected 0 (never) or a positive interval")
+        self._seconds, self._now = seconds, now
+        self._last = now()
+
+    def __call__(self) -> bool:
+        if not self._seconds or self._now() - self._last < self._seconds:
+            return False
+        self.restart()
+        return True
+
+    def restart(self) -> None:
+        """Counts from now: what was due has just been done for another reason."""
+        self._last = self._now()

@@ -1,14 +1,15 @@
 """Train an agent: `python -m dreamerv2.train --logdir DIR [--configs NAME ...] [--KEY VALUE ...]`.
 
 The same command again resumes the run in DIR. Exit codes: 0 when `--steps` are done, 1 when the run
-broke (a number that is not finite), 2 for a mistake in what was asked for, 128 + number of the
-signal (130 for Ctrl-C) when it was stopped, which saves first.
+broke (a number that is not finite, an exception of the environment, a full disk), 2 for a mistake
+in what was asked for, 128 + number of the signal (130 for Ctrl-C) when it was stopped, which saves
+first.
 """
 
 import sys
 from collections.abc import Sequence
 
-from common.commands import MISTAKES, one_line_errors
+from common.commands import MISTAKES, one_line_errors, settle_stdout
 from dreamerv2.run import blocks
 
 
@@ -18,16 +19,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(*MISTAKES):
         config = blocks.parse_args(argv).config
         from dreamerv2.run.factory import configured_env, make_runner
-        from dreamerv2.run.monitor import NonFiniteError
+        from dreamerv2.run.monitor import RunBrokenError
         from dreamerv2.run.runner import RunError
 
         runner = make_runner(config, lambda mode, seed: configured_env(config, mode, seed))
-    with one_line_errors(RunError, OSError):  # a full disk, for one
+    with one_line_errors(RunError, OSError):
         try:
             return runner.run()
-        except NonFiniteError as error:
+        except RunBrokenError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
+        finally:
+            settle_stdout()
 
 
 if __name__ == "__main__":

@@ -4,18 +4,38 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from common.interrupt import Interrupt
 
 
-def test_the_first_signal_is_noted_and_said():
-    said = []
-    before = signal.getsignal(signal.SIGINT)
-    with Interrupt(said.append) as interrupt:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_is_noted_and_nothing_else_is_done(number, capsys):
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
         assert not interrupt
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interrupt and interrupt.number == signal.SIGINT
-    assert len(said) == 1 and said[0].startswith("SIGINT")
-    assert signal.getsignal(signal.SIGINT) == before
+        os.kill(os.getpid(), number)
+        assert interrupt and interrupt.number == number
+    assert interrupt.name == signal.Signals(number).name
+    assert signal.getsignal(number) == before
+    assert capsys.readouterr() == ("", "")  # printing inside a write would raise
+
+
+def test_a_terminal_that_closes_may_send_two_hang_ups():
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert interrupt.number == signal.SIGHUP
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not interrupt and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_second_signal_ends_the_process_at_once():

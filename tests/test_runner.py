@@ -1,7 +1,10 @@
+import errno
+import io
 import json
 import os
 import random
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -10,10 +13,12 @@ from common import checkpoint
 from common.config import Config
 from common.data.replay import Replay
 from common.envs.scripted import Scripted
-from common.log.logger import JSONLOutput, Logger
+from common.log.logger import JSONLOutput, Logger, Tolerant
+from common.when import EverySeconds
 from dreamerv2.run import runner as lib
 from dreamerv2.run import snapshot
-from dreamerv2.run.monitor import NonFiniteError
+from dreamerv2.run.lock import LockedError
+from dreamerv2.run.monitor import NonFiniteError, RunBrokenError
 
 SETTINGS = {
     "seed": 3,
@@ -25,6 +30,8 @@ SETTINGS = {
     "train_steps": 2,
     "eval_every": 30,
     "eval_eps": 2,
+    "save_every": 0,
+    "time_limit": 0,
     "log_every": 20,
     "keep_checkpoints": 2,
     "video_frames": 7,
@@ -36,7 +43,7 @@ SETTINGS = {
     "dataset": {"batch": 2, "length": 5},
 }
 # Metrics that tell of the machine and its clock.
-TIMES = ("time_", "fps", "hours", "memory_gib", "updates_per_second")
+TIMES = ("time_", "fps", "hours", "cpu_seconds", "memory_gib", "updates_per_second")
 
 
 class FakeAgent:
@@ -105,7 +112,17 @@ class Collect:
         pass
 
 
-def make(tmp_path, calls=None, outputs=(), lengths=10, settings=None, with_eval=True, **agent):
+def make(
+    tmp_path,
+    calls=None,
+    outputs=(),
+    lengths=10,
+    settings=None,
+    with_eval=True,
+    env=None,
+    eval_env=None,
+    **agent,
+):
     """A runner on scripted environments with a fake agent."""
     config = Config({**SETTINGS, "logdir": str(tmp_path)}).update(settings or {})
     calls = [("start", 0)] if calls is None else calls
@@ -113,7 +130,7 @@ def make(tmp_path, calls=None, outputs=(), lengths=10, settings=None, with_eval=
     def make_env(mode, seed):
         if mode == "eval" and not with_eval:
             return None
-        return Scripted(lengths, size=8)
+        return (env if mode == "train" else eval_env) or Scripted(lengths, size=8)
 
     return lib.Runner(
         config,
@@ -324,6 +341,8 @@ def test_a_resumed_run_has_all_the_state_of_the_interrupted_one(tmp_path):
     for name, value in arrays.items():
         np.testing.assert_array_equal(value, again[name], err_msg=name)
     clocks, clocks_again = (m["run"].pop("logger") for m in (meta, meta_again))
+    for one in (clocks, clocks_again):
+        one.pop("cpu_seconds", None)  # of the process, which is the same one here
     assert clocks_again == pytest.approx(clocks, abs=5)
     assert clocks["fps_step"] == clocks_again["fps_step"] > 0
     assert meta["run"]["averages"] and meta["run"]["guard"]["skipped"]
@@ -433,7 +452,7 @@ def test_skipped_updates_are_tolerated_until_they_do_not_end(tmp_path):
 def test_logdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="logdir .*file/run cannot be written"):
-        lib.check_writable(tmp_path / "file" / "run")
+        lib.lock_logdir(tmp_path / "file" / "run")
 
 
 def test_parameter_table_leaves_out_moments_and_counters():
@@ -471,3 +490,168 @@ def test_bfloat16_state_survives_a_checkpoint(tmp_path):
     for name, value in tensors.items():
         assert back[name].dtype == value.dtype
         np.testing.assert_array_equal(back[name], value)
+
+
+# What goes wrong
+
+
+class Ending(Scripted):
+    """Raises at agent step `at`, counted over all episodes."""
+
+    def __init__(self, at, error):
+        super().__init__(10, size=8)
+        self._left, self._error = at, error
+
+    def step(self, action):
+        self._left -= 1
+        if self._left == 0:
+            raise self._error
+        return super().step(action)
+
+
+@pytest.mark.parametrize("at", [10, 40, 70])
+def test_an_exception_of_the_environment_saves_first_and_says_how_to_go_on(tmp_path, at):
+    runner = make(tmp_path, env=Ending(at, ZeroDivisionError("division by zero")))
+    expected = (
+        f"ZeroDivisionError: division by zero, at agent step {at - 1}; saved at agent step "
+        f"{at - 1}; the same command goes on from .*{at - 1:012d}.npz; traceback in .*failure"
+    )
+    with pytest.raises(RunBrokenError, match=expected):
+        runner.run()
+    (trace,) = tmp_path.glob("failure/*/traceback.txt")
+    assert "in step" in trace.read_text()
+    again = make(tmp_path)
+    assert again.step == at - 1 and again.updates == runner.updates
+    assert again.run() == 0
+
+
+def test_half_an_update_is_not_saved(tmp_path):
+    def fail(number):
+        if number == 8:
+            raise MemoryError
+
+    with pytest.raises(
+        RunBrokenError, match="MemoryError, .* half an update is not saved; .*25.npz"
+    ):
+        make(tmp_path, on_update=fail).run()
+    assert make(tmp_path).step == 25
+
+
+class Closed(io.StringIO):
+    """A stream whose reader goes away after some lines."""
+
+    def __init__(self, lines):
+        super().__init__()
+        self._lines = lines
+
+    def write(self, text):
+        self._lines -= 1
+        if self._lines < 0:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("lines", range(5, 12))
+def test_a_closed_standard_output_saves_first(tmp_path, lines, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Closed(lines))
+    runner = make(tmp_path)
+    with pytest.raises(RunBrokenError, match="standard output was closed, .*; saved at agent step"):
+        runner.run()
+    monkeypatch.undo()
+    again = make(tmp_path)
+    assert (again.step, again.updates) == (runner.step, runner.updates)
+    assert again.run() == 0
+
+
+def test_a_terminal_that_is_gone_is_a_hang_up(tmp_path, monkeypatch):
+    stream = Closed(1000)
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    def hang_up(number):
+        if number == 9:
+            stream._lines = 0
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    runner = make(tmp_path, on_update=hang_up)
+    assert runner.run() == 128 + signal.SIGHUP
+    monkeypatch.undo()
+    assert make(tmp_path).step == runner.step == 41
+
+
+def test_a_full_disk_ends_in_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    runner = make(tmp_path)
+    save = checkpoint.save
+
+    def full(path, arrays, meta):
+        if runner.step > 50:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(path, arrays, meta)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    expected = (
+        "No space left on device: .*55.npz, .*could not be saved.*free some space, and the same"
+    )
+    with pytest.raises(RunBrokenError, match=expected):
+        runner.run()
+    monkeypatch.undo()
+    assert make(tmp_path).step == 25
+
+
+def test_logs_that_cannot_be_written_do_not_end_the_run(tmp_path, capsys):
+    class Full:
+        def __init__(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    show = []
+    make(tmp_path, outputs=[Tolerant("the log", Full, show.append)]).run()
+    assert make(tmp_path).step == 100
+    assert len(show) == 1 and "the log cannot be written (No space left on device)" in show[0]
+
+
+def test_checkpoints_by_the_clock_stand_beside_the_others(tmp_path, monkeypatch):
+    runner, saved = make(tmp_path), []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *args: (saved.append(runner.step), save(*args)))
+    runner._save_due = EverySeconds(7, now=lambda: runner.step)
+    runner.run()
+    assert saved == [25, 25, 32, 39, 46, 53, 55, 62, 69, 76, 83, 85, 92, 99, 100]
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["000000000085.npz", "000000000100.npz"]
+
+
+def test_a_checkpoint_by_the_clock_is_one_to_go_on_from(tmp_path):
+    runner = make(tmp_path)
+    runner._save_due = EverySeconds(7, now=lambda: runner.step)
+    runner._agent._on_update = lambda number: 1 / 0 if runner.step >= 51 else None
+    with pytest.raises(RunBrokenError):
+        runner.run()
+    assert make(tmp_path).step == 46
+
+
+def test_an_evaluation_that_does_not_end_is_cut_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lib, "ENDLESS", 15)
+    make(tmp_path, eval_env=Scripted(10**9, size=8)).run()
+    lengths = [row["eval_length"] for row in rows_of(tmp_path) if "eval_length" in row]
+    assert lengths == [15] * 6
+    assert capsys.readouterr().out.count("the evaluation episode was cut after 15 agent steps") == 6
+    for path in (tmp_path / "eval_episodes").iterdir():
+        with np.load(path) as episode:
+            assert episode["is_last"][-1] and not episode["is_terminal"].any()
+
+
+def test_two_runs_in_one_logdir_are_refused(tmp_path):
+    first = make(tmp_path)
+    before = files_of(tmp_path)
+    with pytest.raises(LockedError, match="has a run already"):
+        make(tmp_path)
+    assert files_of(tmp_path) == before
+    first.run()
+    assert make(tmp_path).step == 100
+
+
+def test_what_a_killed_writer_left_is_swept_at_the_start(tmp_path):
+    make(tmp_path).run()
+    for name in ("checkpoints/.000000000500.npz.00ff.tmp", ".config.yaml.tmp"):
+        (tmp_path / name).write_bytes(b"half of it")
+    make(tmp_path)
+    assert list(tmp_path.rglob("*.tmp")) == []

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from common.log import video
+from common.when import EverySeconds
 
 # What the terminal shows, in this order; everything is in metrics.jsonl.
 TERMINAL_METRICS = (
@@ -167,6 +168,67 @@ class TerminalOutput:
         self._latest = {}
 
 
+class Tolerant:
+    """An output whose loss must not end a run: what it cannot write is a warning, said once.
+
+    name: what is written, for the warning. make: builds the output, at the first row. After a
+    failure rows are lost until `retry` says that it is time to build the output anew.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], Output],
+        warn: Callable[[str], Any] = print,
+        retry: Callable[[], bool] | None = None,
+    ):
+        self._name, self._make, self._warn = name, make, warn
+        self._retry = retry or EverySeconds(60)
+        self._output: Output | None = None
+        self._failing = False
+
+    def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
+        if self._failing and not self._retry():
+            return
+        try:
+            self._output = self._output or self._make()
+            self._output.write(step, scalars, clips)
+        except Exception as error:
+            if not is_write_error(error):
+                raise
+            self._output = None
+            if not self._failing:
+                self._warn(
+                    f"WARNING: {self._name} cannot be written ({short_error(error)}); the run goes "
+                    "on without it; free some space or mend the disk"
+                )
+            self._failing = True
+        else:
+            if self._failing:
+                self._warn(f"{self._name} is written again")
+            self._failing = False
+
+    def close(self) -> None:
+        try:
+            if self._output is not None:
+                self._output.close()
+        except Exception as error:
+            if not is_write_error(error):
+                raise
+            self._warn(f"WARNING: the end of {self._name} was not written ({short_error(error)})")
+
+
+def is_write_error(error: Exception) -> bool:
+    """Whether a file could not be written. TensorFlow's file system has errors of its own."""
+    return isinstance(error, OSError) or type(error).__module__.startswith("tensorflow")
+
+
+def short_error(error: Exception) -> str:
+    """What went wrong, in one line."""
+    text = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+    return " ".join(str(text).split()) or type(error).__name__
+
+
 class JSONLOutput:
     """DIR/metrics.jsonl: one JSON object per row, `step` first; a value that is not finite is null.
 
@@ -177,18 +239,20 @@ class JSONLOutput:
         self._path = Path(directory) / "metrics.jsonl"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists() and not _ends_with_newline(self._path):
-            with self._path.open("a") as file:
-                file.write("\n")
+            self._append("\n")
 
     def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
         if not scalars:
             return
         row = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **row}) + "\n")
+        self._append(json.dumps({"step": step, **row}) + "\n")
 
     def close(self) -> None:
         pass
+
+    def _append(self, text: str) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(text)
 
 
 class GIFOutput:

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -23,6 +23,9 @@ class Progress:
     stream: by default stdout. On a terminal one line is drawn over and over; elsewhere a line is
     printed when the phase changes and then every `interval` seconds.
 
+    Where the reader of the stream has gone (`| head`, a terminal that was closed), nothing is
+    written any more, and `update` raises OSError.
+
     Rates are those of the current phase over the last two minutes of it, so that a run that gets
     slower shows it, and times left are counted at the rate of the training phase.
     """
@@ -37,7 +40,8 @@ class Progress:
         self._total = total_steps
         self._multiplier = multiplier
         self._interval = interval
-        self._console = Console(file=stream or sys.stdout, highlight=False, markup=False)
+        self._stream = _Stream(stream or sys.stdout)
+        self._console = Console(file=self._stream, highlight=False, markup=False)
         self._live: Live | None = None
         self._phase = "start"
         self._rates: dict[str, _Rates] = collections.defaultdict(_Rates)
@@ -46,6 +50,11 @@ class Progress:
         self._returns: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._started = self._drawn = time.monotonic()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the reader of the stream has gone."""
+        return self._stream.lost
 
     def begin(self, agent_steps: int, updates: int, seconds: float) -> None:
         """Say where the run starts, or goes on: `seconds` is how long it has taken so far."""
@@ -64,6 +73,8 @@ class Progress:
 
     def update(self, agent_steps: int, updates: int) -> None:
         """Say where the run is; cheap enough for every step."""
+        if self._stream.lost:
+            raise OSError("standard output was closed")
         self._steps, self._updates = agent_steps, updates
         now = time.monotonic()
         self._rates[self._phase].add(now, agent_steps, updates)
@@ -138,6 +149,34 @@ class Progress:
             )
             self._live.start()
         self._live.refresh()
+
+
+class _Stream:
+    """A stream that drops what its reader is not there for, and remembers that.
+
+    An exception in a write would reach whoever shows something, a thread of the live line too.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self.lost = False
+
+    def write(self, text: str) -> None:
+        self._try(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        if self.lost:
+            return
+        try:
+            action()
+        except OSError:
+            self.lost = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)  # isatty, encoding and what else rich asks about
 
 
 class _Rates:

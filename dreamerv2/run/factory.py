@@ -9,7 +9,14 @@ from common.config import Config
 from common.data.replay import Replay, machine_memory
 from common.envs import Settings, make_env
 from common.envs.base import Env
-from common.log.logger import GIFOutput, JSONLOutput, Logger, TensorBoardOutput, TerminalOutput
+from common.log.logger import (
+    GIFOutput,
+    JSONLOutput,
+    Logger,
+    TensorBoardOutput,
+    TerminalOutput,
+    Tolerant,
+)
 from dreamerv2.run.runner import Runner
 
 # The evaluation's replay holds a tenth of the training's steps, and gets as much of the memory.
@@ -69,12 +76,15 @@ def make_replay(config: Config, mode: str, seed: int, agent: Any) -> Replay:
 
 
 def make_logger(config: Config, show: Callable[[str], None]) -> Logger:
-    """Terminal, `metrics.jsonl`, `videos/` and TensorBoard's event files in the logdir."""
+    """Terminal, `metrics.jsonl`, `videos/` and TensorBoard's event files in the logdir.
+
+    Files that cannot be written are lost with a warning; a terminal that is gone is an OSError.
+    """
     logdir = Path(config.logdir).expanduser()
     outputs = [
         TerminalOutput(show),
-        JSONLOutput(logdir),
-        GIFOutput(logdir / "videos"),
-        TensorBoardOutput(logdir),
+        Tolerant("metrics.jsonl", lambda: JSONLOutput(logdir), show),
+        Tolerant("videos/", lambda: GIFOutput(logdir / "videos"), show),
+        Tolerant("TensorBoard's event file", lambda: TensorBoardOutput(logdir), show),
     ]
     return Logger(outputs, config.action_repeat)

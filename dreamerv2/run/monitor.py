@@ -10,7 +10,11 @@ import numpy as np
 SKIPPED_IN_A_ROW = 50
 
 
-class NonFiniteError(RuntimeError):
+class RunBrokenError(RuntimeError):
+    """The run ended before its time; the message says why, what was saved, and how to go on."""
+
+
+class NonFiniteError(RunBrokenError):
     """A loss, gradient or parameter is not finite; the message names it."""
 
 

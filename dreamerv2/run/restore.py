@@ -13,12 +13,10 @@ from common.data.spaces import is_discrete
 from common.envs.base import Env
 from common.envs.wrappers import describe
 from dreamerv2.run import blocks, shipped, snapshot
+from dreamerv2.run.runner import ENDLESS
 
 if TYPE_CHECKING:
     from dreamerv2.agent.agent import Agent
-
-# Long enough for any Atari game at its usual limit of 108,000 frames [agent steps].
-ENDLESS = 27_000
 
 
 class Saved(NamedTuple):

@@ -2,7 +2,6 @@
 
 import functools
 import re
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,18 +16,25 @@ from common.config import Config
 from common.data.driver import Driver, random_policy
 from common.data.replay import Replay
 from common.envs.base import Env
-from common.files import write_atomically
+from common.envs.wrappers import TimeLimit
+from common.files import sweep_temporary, write_atomically
 from common.interrupt import Interrupt
 from common.log.logger import Logger
 from common.log.progress import Progress, Stopwatch
-from common.when import Every
-from dreamerv2.run import snapshot
-from dreamerv2.run.monitor import Averages, Guard, NonFiniteError
+from common.when import Every, EverySeconds
+from dreamerv2.run import failure, snapshot
+from dreamerv2.run.lock import RunLock
+from dreamerv2.run.monitor import Averages, Guard, NonFiniteError, RunBrokenError
 
 Batch = dict[str, np.ndarray]
 
 # Random steps beyond `prefill` in which one episode at least must be long enough for replay.
 PREFILL_PATIENCE = 10_000
+
+
+# An evaluation episode is cut here where there is no time_limit; any Atari game ends before, at its
+# usual limit of 108,000 frames [agent steps].
+ENDLESS = 27_000
 
 
 class RunError(ValueError):
@@ -58,6 +64,15 @@ class Runner:
     ):
         self._config = config
         self._logdir = Path(config.logdir).expanduser()
+        self._lock = lock_logdir(self._logdir)
+        try:
+            self._build(make_env, make_agent, make_replay, make_logger)
+        except BaseException:
+            self._lock.release(leave_nothing=True)
+            raise
+
+    def _build(self, make_env, make_agent, make_replay, make_logger) -> None:
+        config = self._config
         self._checkpoints = checkpoint.Checkpoints(
             self._logdir / "checkpoints", config.keep_checkpoints
         )
@@ -66,7 +81,6 @@ class Runner:
         # A resumed run must not play again the episodes that it has seen.
         self._env = make_env("train", self._seed("env", start))
         self._eval_env = make_env("eval", self._seed("eval_env", start))
-        check_writable(self._logdir)
         snapshot.seed_generators(config.seed)
         self._agent = make_agent(self._env.obs_space, self._env.act_space)
         if meta:
@@ -75,7 +89,8 @@ class Runner:
 
         self._progress = Progress(config.steps, config.action_repeat)
         self._show = self._progress.show
-        self._interrupt = Interrupt(self._show)
+        self._interrupt = Interrupt()
+        self._save_due = EverySeconds(config.save_every)
         self._stopwatch = Stopwatch(["env", "policy", "data", "train", "eval"])
         self._logger = make_logger(self._show)
         self._replay = make_replay("train", self._seed("replay"), self._agent)
@@ -86,6 +101,8 @@ class Runner:
         self._make_state()
         if meta:
             self._restore(arrays, meta)
+        for name in ("", "checkpoints", "train_episodes", "eval_episodes"):
+            sweep_temporary(self._logdir / name)
         config.save(self._logdir / "config.yaml")
         self._progress.begin(self.step, self.updates, self._logger.seconds)
         self._show_start(meta)
@@ -103,11 +120,16 @@ class Runner:
     def run(self) -> int:
         """Run until `config.steps` or a signal; the exit code: 0, or 128 + the signal's number.
 
-        Raises `NonFiniteError`, after the state was put aside in `failure/`, and `RunError`.
+        Raises `RunError`, or `RunBrokenError` for what ended the run before its time, whose message
+        says what was saved: `NonFiniteError` after a number that is not finite, and any exception
+        of the environment, a full disk or a closed standard output.
         """
         try:
             with self._interrupt:
-                self._run()
+                try:
+                    self._run()
+                except Exception as error:
+                    self._save_what_is_left(error)
         finally:
             self._close()
         if not self._interrupt:
@@ -137,6 +159,7 @@ class Runner:
         for env in (self._env, self._eval_env):
             if env is not None:
                 env.close()
+        self._lock.release()
 
     # Phases
 
@@ -162,6 +185,8 @@ class Runner:
     def _pretrain(self) -> None:
         while not self._interrupt and self.updates < self._config.pretrain:
             self._update()
+            if self._save_due():
+                self._save(by_the_clock=True)
 
     def _evaluate(self) -> bool:
         """Play `eval_eps` episodes and predict open loop; False if a signal cut it short."""
@@ -190,9 +215,16 @@ class Runner:
                     self._averages.add(self._update())
             if self._log_clock(self.step):
                 self._log_updates()
+            if self._save_due():
+                self._save(by_the_clock=True)
             self._progress.update(self.step, self.updates)
 
     # Steps
+
+    @property
+    def _longest_evaluation(self) -> int:
+        """Agent steps after which an evaluation episode is cut."""
+        return self._config.time_limit or ENDLESS
 
     def _make_drivers(self) -> None:
         self._driver = Driver(TimedEnv(self._env, self._stopwatch))
@@ -201,7 +233,8 @@ class Runner:
         self._driver.on_reset(self._replay.add_step)
         self._driver.on_episode(functools.partial(self._log_episode, "train"))
         if self._eval_env is not None:
-            self._eval_driver = Driver(self._eval_env)
+            # An agent that keeps an endless episode alive would keep the run from going on.
+            self._eval_driver = Driver(TimeLimit(self._eval_env, self._longest_evaluation))
             self._eval_driver.on_step(self._eval_replay.add_step)
             self._eval_driver.on_reset(self._eval_replay.add_step)
             self._eval_driver.on_episode(functools.partial(self._log_episode, "eval"))
@@ -228,9 +261,11 @@ class Runner:
                 "Batch: " + ", ".join(f"{k} {v.dtype} {[*v.shape]}" for k, v in batch.items())
             )
         with self._stopwatch("train"):
+            self._updating = True
             self._carry, metrics = self._agent.train(batch, self._carry, self.step)
             metrics = {name: float(value) for name, value in metrics.items()}
             self._updates = int(self._agent.updates)
+            self._updating = False
         if first:
             self._show(f"First update, compiled: {time.perf_counter() - start:.1f} s")
         bad = self._guard.bad(metrics)
@@ -255,6 +290,11 @@ class Runner:
         logger.add(replay.stats, prefix=mode)
         if mode == "eval":
             self._eval_episodes += 1
+            if len(episode["reward"]) > self._longest_evaluation > self._config.time_limit:
+                self._show(
+                    f"WARNING: the evaluation episode was cut after {ENDLESS:,} agent steps "
+                    "(--time_limit sets another limit)"
+                )
             if self._eval_episodes == 1:
                 self._log_clips(episode)
         logger.write()
@@ -324,6 +364,8 @@ class Runner:
         self._batch: Batch | None = None
         self._updates_logged = 0
         self._saved: tuple[int, int] | None = None
+        self._said_interrupt = False
+        self._updating = False  # where an exception leaves half an update
 
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and meta of a checkpoint. An imported run has no `run` in its meta."""
@@ -375,10 +417,40 @@ class Runner:
         if carry and all(len(v) == self._config.dataset.batch for v in carry.values()):
             self._carry = carry
 
-    def _save(self) -> None:
+    def _save(self, by_the_clock: bool = False) -> None:
+        if self._interrupt and not self._said_interrupt:
+            self._said_interrupt = True
+            self._show(f"{self._interrupt.name}: saving; once more ends the run at once.")
         self._check_parameters()
-        self._checkpoints.save(self.step, *self._state())
+        self._checkpoints.save(self.step, *self._state(), temporary=by_the_clock)
         self._saved = (self.step, self.updates)
+        self._save_due.restart()
+
+    def _save_what_is_left(self, error: Exception) -> None:
+        """After an exception in the loop: saves if it can; RunBrokenError with what to do next.
+
+        Without one if a signal came as well: a terminal that closes sends SIGHUP and is gone.
+        """
+        if isinstance(error, RunError | RunBrokenError):
+            raise error
+        what = failure.describe(error)
+        if self._updating:
+            saved = "half an update is not saved"
+        else:
+            try:
+                self._save()
+                saved = f"saved at agent step {self.step:,}"
+            except OSError as problem:
+                saved = f"it could not be saved ({failure.describe(problem)})"
+        if self._progress.lost and self._interrupt:
+            return
+        trace = ""
+        if not isinstance(error, OSError):
+            trace = failure.keep_traceback(self._logdir, self.step, error)
+        raise RunBrokenError(
+            f"{what}, at agent step {self.step:,}; {saved}; {failure.advice(error)}the same "
+            f"command goes on from {self._checkpoints.latest() or 'the episodes in replay'}{trace}"
+        ) from error
 
     def _check_parameters(self) -> None:
         bad = self._agent.nonfinite()
@@ -423,12 +495,10 @@ def next_batch(batches: Iterator[Batch]) -> Batch:
         raise RunError(str(error)) from error
 
 
-def check_writable(directory: Path) -> None:
-    """Make the directory; ValueError when files cannot be written there."""
+def lock_logdir(directory: Path) -> RunLock:
+    """The lock on a logdir, which is made if absent; ValueError if it cannot be written."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        return RunLock(directory)
     except OSError as error:
         raise ValueError(f"logdir {directory} cannot be written: {error.strerror}") from error
 
