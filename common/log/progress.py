@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ class Progress:
     def update(self, agent_steps: int, updates: int) -> None:
         """Say where the run is; cheap enough for every step."""
         if self._stream.lost:
-            raise OSError("standard output was closed")
+            raise BrokenPipeError(errno.EPIPE, "standard output was closed")
         self._steps, self._updates = agent_steps, updates
         now = time.monotonic()
         self._rates[self._phase].add(now, agent_steps, updates)
