@@ -51,6 +51,7 @@ learn: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 setup: $(READY)
 

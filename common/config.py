@@ -69,7 +69,7 @@ def number(low: float = -math.inf, high: float = math.inf) -> Kind:
     def convert(value):
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError
-        if not low <= value <= high:
+        if not low <= float(value) <= high:
             raise ValueError
         return float(value)
 

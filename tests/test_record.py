@@ -36,7 +36,7 @@ def test_a_take_holds_rows_and_the_screens_that_belong_to_them():
     assert take.episode.latents["deter"][:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert [len(group) for group in take.screens] == [1] * 7
     assert [unpack(group[0], (64, 64))[0, 0, 0] for group in take.screens] == [*range(7)]
-    assert take.ended and take.score == 12 and take.count == 7
+    assert take.ended and take.score == 12 and take.pictures == 7
 
 
 def test_only_wanted_screens_are_kept_and_the_rest_is_not_played():

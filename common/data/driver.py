@@ -42,7 +42,7 @@ class Driver:
 
     def reset(self) -> None:
         """Forgets the episode under way and the policy's state; the next call starts anew."""
-        self._obs: dict[str, np.ndarray] | None = None
+        self._obs: Transition | None = None
         self._state = None
         self._rows: list[Transition] = []
 
@@ -56,21 +56,23 @@ class Driver:
         """
         done_steps, done_episodes = 0, 0
         while done_steps < steps or done_episodes < episodes:
-            if self._obs is None or self._obs["is_last"]:
-                self._begin()
-            action, self._state = policy(self._obs, self._state)
-            self._obs = self._env.step(action)
-            self._emit(self._obs, action, self._on_step)
+            obs = self._obs
+            if obs is None or obs["is_last"]:
+                self._obs = obs = self._begin()
+            action, self._state = policy(obs, self._state)
+            self._obs = obs = self._env.step(action)
+            self._emit(obs, action, self._on_step)
             done_steps += 1
-            if self._obs["is_last"]:
+            if obs["is_last"]:
                 done_episodes += 1
                 self._finish()
 
-    def _begin(self) -> None:
+    def _begin(self) -> Transition:
         self._rows = []
-        self._obs = self._env.reset()
+        obs = self._env.reset()
         zero = np.zeros(self._env.act_space.shape, np.float32)
-        self._emit(self._obs, zero, self._on_reset)
+        self._emit(obs, zero, self._on_reset)
+        return obs
 
     def _emit(self, obs: dict, action: np.ndarray, callbacks: list) -> None:
         row = {key: _convert(value) for key, value in obs.items()}

@@ -90,6 +90,7 @@ class Replay:
         self._memory_limit = int(memory_gib * _GIB) if memory_gib else machine_memory() // 2
         self._spec: dict[str, tuple[np.dtype, tuple[int, ...]]] | None = None
         self._running = _Growing()
+        self._total_steps = self._total_episodes = 0
         self._pending: _Sequence | None = None
         self._short = self._damaged = 0
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -150,7 +151,7 @@ class Replay:
             "generator": np.array(json.dumps(self._rng.bit_generator.state)),
             "totals": np.array([self._total_steps, self._total_episodes]),
         }
-        if self._pending is not None:
+        if self._pending is not None and self._spec is not None:
             arrays, start, stop = self._pending
             for key, (dtype, _) in self._spec.items():
                 state[f"pending/{key}"] = arrays[key][start:stop].astype(dtype)
@@ -219,7 +220,7 @@ class Replay:
         sampled = self._sampled(episode, "the new episode")
         name = self._new_name(length)
         with write_atomically(self._directory / name) as file:
-            np.savez_compressed(file, **episode)
+            np.savez_compressed(file, **episode)  # type: ignore[arg-type]
         self._index.append(_Stored(name, length))
         self._steps += length
         self._total_steps += length
@@ -246,6 +247,7 @@ class Replay:
                 starts = self._pending is None
                 arrays, start, stop = self._pending or self._draw()
                 if not out:
+                    assert self._spec is not None  # `_draw` has seen an episode
                     out = {
                         key: np.empty((batch, length, *shape), dtype)
                         for key, (dtype, shape) in self._spec.items()
@@ -283,9 +285,9 @@ class Replay:
                 arrays = self._sampled(self._running.arrays(), "the episode under way")
                 rows = slice(start, start + length)
                 return _Sequence({k: v[rows].copy() for k, v in arrays.items()}, 0, length)
-            arrays = self._load(pick)
-            if arrays is not None:
-                return _Sequence(arrays, start, start + length)
+            loaded = self._load(pick)
+            if loaded is not None:
+                return _Sequence(loaded, start, start + length)
 
     def _load(self, pick: int) -> dict[str, np.ndarray] | None:
         """The arrays of episode `pick`, or None if its file is no good and was put aside."""

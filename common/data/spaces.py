@@ -1,5 +1,7 @@
 """Action spaces as the agent sees them: a float32 vector, one-hot or continuous."""
 
+from typing import TypeGuard
+
 import gymnasium
 import numpy as np
 
@@ -27,12 +29,12 @@ class OneHot(gymnasium.spaces.Box):
         return isinstance(other, OneHot) and self.size == other.size
 
 
-def is_discrete(space: gymnasium.Space) -> bool:
+def is_discrete(space: gymnasium.Space) -> TypeGuard[OneHot]:
     """Whether actions of this space are one-hot vectors."""
     return isinstance(space, OneHot)
 
 
-def space_to_json(space: gymnasium.Space) -> dict:
+def space_to_json(space: gymnasium.spaces.Box) -> dict:
     """Kind, shape, dtype and bounds of a Box or one-hot space, as plain values."""
     return {
         "one_hot": is_discrete(space),

@@ -142,6 +142,7 @@ def load_ale_py(name: str, seed: int, sticky: float, full_actions: bool) -> Emul
     if name not in known:
         raise unknown_name("Atari game", name, known)
     path = roms.get_rom_path(name)
+    assert path is not None, name
     if not ale_py.ALEInterface.isSupportedROM(path):  # loading it would end the process
         raise ValueError(f"Atari game {name!r} is for several players; it cannot be played alone")
     # The emulator greets on stderr for every instance otherwise.

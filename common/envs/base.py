@@ -10,11 +10,12 @@ An observation is a flat dict of arrays. Besides the keys that the networks see 
 
 import difflib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import spaces
 
-Obs = dict[str, np.ndarray]
+Obs = dict[str, Any]
 
 
 class EnvLostError(ConnectionError):
@@ -32,8 +33,8 @@ class Env:
       off at first because recording costs time.
     """
 
-    obs_space: dict[str, Space]
-    act_space: Space
+    obs_space: dict[str, spaces.Box]
+    act_space: Any
     action_names: tuple[str, ...] | None = None
     record_frames: bool = False
 
@@ -73,9 +74,9 @@ class Env:
         """Frees what the environment holds. Nothing may be called afterwards."""
 
 
-def with_flags(obs_space: Mapping[str, Space]) -> dict[str, Space]:
+def with_flags(obs_space: Mapping[str, spaces.Box]) -> dict[str, spaces.Box]:
     """`obs_space` followed by the spaces of reward and flags that every observation has."""
-    flag = spaces.Box(0, 1, (), bool)
+    flag: spaces.Box = spaces.Box(0, 1, (), bool)  # type: ignore[arg-type]
     return {
         **obs_space,
         "reward": spaces.Box(-np.inf, np.inf, (), np.float32),

@@ -34,7 +34,7 @@ class GymAdapter(Env):
     """
 
     def __init__(self, env: Any, *, seed: int = 0, size: tuple[int, int] = (64, 64)):
-        self._env = _make(env) if isinstance(env, str) else env
+        self._env: Any = _make(env) if isinstance(env, str) else env
         self._seed = seed % 2**31
         self._seeded = False
         self._lone, declared = _box_spaces(self._env.observation_space)
@@ -122,8 +122,8 @@ class _Box:
                     f"got {list(declared.shape)}"
                 )
             same = (height, width) == tuple(size)
-            self.size = None if same else tuple(size)
-            self.space = spaces.Box(0, 255, (*size, channels), np.uint8)
+            self.size = None if same else size
+            self.space: spaces.Box = spaces.Box(0, 255, (*size, channels), np.uint8)
         elif declared.dtype == np.uint8:
             self.space = spaces.Box(0, 255, (declared.low.size,), np.uint8)
         else:
@@ -166,7 +166,7 @@ def _make(name: str) -> gymnasium.Env:
         raise ValueError(f"Gymnasium environment {name!r}: {reason}") from error
 
 
-def _box_spaces(space: Space) -> tuple[str | None, dict[str, spaces.Box]]:
+def _box_spaces(space: Any) -> tuple[str | None, dict[str, spaces.Box]]:
     """The key of a lone box (None for a Dict), and all boxes by key."""
     if _is_a(space, "Box"):
         box = spaces.Box(space.low, space.high, space.shape, space.dtype)
@@ -183,7 +183,7 @@ def _box_spaces(space: Space) -> tuple[str | None, dict[str, spaces.Box]]:
     return None, {key: _box_spaces(value)[1].popitem()[1] for key, value in inner.items()}
 
 
-def _action_space(space: Space) -> Space:
+def _action_space(space: Any) -> spaces.Discrete | spaces.Box:
     """The same space as one of Gymnasium's, whichever package it came from."""
     if _is_a(space, "Discrete"):
         return spaces.Discrete(int(space.n), start=int(getattr(space, "start", 0)))

@@ -58,7 +58,7 @@ class MinAtar(Env):
         cells = np.arange(height) * rows // height, np.arange(width) * columns // width
         self._cells = np.ix_(*cells) if image else None
         board = {"vector": spaces.Box(0, 1, (rows * columns * channels,), np.float32)}
-        picture = {"image": spaces.Box(0, 255, (*size, 3), np.uint8)} if image else {}
+        picture: dict = {"image": spaces.Box(0, 255, (*size, 3), np.uint8)} if image else {}
         self.obs_space = with_flags(board | picture)
         self.act_space = spaces.Discrete(len(self._actions))
         self.action_names = tuple(ACTION_NAMES[action] for action in self._actions)

@@ -1,7 +1,7 @@
 """Wrappers that every suite shares, innermost first in the order of this file."""
 
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import spaces
 
 from common.data.spaces import OneHot
 from common.envs.base import Env, Obs
@@ -176,7 +176,7 @@ class CheckSpaces(Wrapper):
             self._unchecked.remove(call)
 
 
-def check_obs(obs_space: dict[str, Space], obs: Obs, call: str) -> None:
+def check_obs(obs_space: dict[str, spaces.Box], obs: Obs, call: str) -> None:
     """Raises ValueError for the first key whose shape or dtype is not the declared one.
 
     call: the method that returned `obs`, for the message.
@@ -188,6 +188,6 @@ def check_obs(obs_space: dict[str, Space], obs: Obs, call: str) -> None:
             raise ValueError(f"observation key {key!r} at {call}: expected {expected}, got {got}")
 
 
-def describe(value: Space | np.ndarray) -> str:
+def describe(value: spaces.Box | np.ndarray) -> str:
     """Dtype and shape, such as `uint8 [64, 64, 1]`."""
     return f"{np.dtype(value.dtype)} {list(value.shape)}"

@@ -5,7 +5,7 @@ import time
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 WIDTH = 30
 
@@ -23,7 +23,9 @@ class Bar:
         self._name, self._unit, self._total = name, unit, total
         self._console = Console(file=stream or sys.stderr, highlight=False, markup=False)
         of_total = "" if total is None else "/{task.total:,}"
-        columns = [TextColumn(f"{{task.description}} {{task.completed:,}}{of_total} {unit}")]
+        columns: list[ProgressColumn] = [
+            TextColumn(f"{{task.description}} {{task.completed:,}}{of_total} {unit}")
+        ]
         if total is not None:
             columns += [BarColumn(WIDTH), TimeRemainingColumn()]
         self._progress = Progress(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, float | None]
+Row = dict[str, Any]  # numbers; None for what was not finite
 
 
 def read_metrics(path: Path, warn: Callable[[str], Any] | None = None) -> list[Row]:

@@ -122,7 +122,7 @@ def _stamp(canvas: np.ndarray, mask: np.ndarray, color: Color) -> None:
     """Blend `color` into the upper left corner of a canvas of one colour."""
     mask = mask[: canvas.shape[0], : canvas.shape[1]]
     if mask.size:
-        back = tuple(int(c) for c in canvas[0, 0])
+        back = (int(canvas[0, 0, 0]), int(canvas[0, 0, 1]), int(canvas[0, 0, 2]))
         area = canvas[: mask.shape[0], : mask.shape[1]]
         area[mask > 0] = _shades(color, back)[mask[mask > 0]]
 
@@ -148,4 +148,6 @@ def _mask(string: str, size: int) -> np.ndarray:
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # Pillow brings this font along; it is the same on every machine.
-    return ImageFont.load_default(size)
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font

@@ -6,6 +6,7 @@ no default and no global switch, so that modes cannot be left on by accident.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import tensorflow as tf
 
@@ -17,7 +18,7 @@ class Draws:
         seed: int32 or int64 tensor or pair `[2]`, e.g. (run seed, update number).
     """
 
-    random = True
+    random: Literal[True] = True
 
     def __init__(self, seed):
         self._seed = tf.cast(tf.convert_to_tensor(seed), tf.int64)
@@ -44,7 +45,7 @@ class Draws:
 class Modes:
     """No randomness: noise is zero, an index is 0, a sample is the mode."""
 
-    random = False
+    random: Literal[False] = False
 
     def normal(self, shape: Sequence[int]) -> tf.Tensor:
         return tf.zeros(shape)

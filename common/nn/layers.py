@@ -7,7 +7,7 @@ Shape letters: B batch (any leading axes), H W C image, F features.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -245,7 +245,7 @@ class NoNorm(Module):
         return x
 
 
-def make_norm(kind: str, size: int, dtype: tf.DType) -> Module:
+def make_norm(kind: str, size: int, dtype: tf.DType) -> "LayerNorm | NoNorm":
     """`none` or `layer`; anything else is a ValueError."""
     if kind == "none":
         return NoNorm()
@@ -261,7 +261,7 @@ class Stack(Module):
 
     def __init__(self, inputs, units: Sequence[int], act, norm, dtype, norm_dtype, rng):
         self._act = activation(act)
-        self.layers = {}
+        self.layers: dict[str, Any] = {}
         for i, size in enumerate(units):
             self.layers[f"dense{i}"] = Dense(inputs, size, dtype, rng)
             self.layers[f"{self._norm_name}{i}"] = make_norm(norm, size, norm_dtype)

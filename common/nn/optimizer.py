@@ -5,8 +5,8 @@ their exact order of operations is what golden numbers pin down: Adam adds epsil
 before the bias correction is folded into the step size.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -247,7 +247,7 @@ def _momentum(context, variable, grad, m):
 
 
 # Name: (rule, its moments)
-RULES = {
+RULES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "adam": (_adam, ("m", "v")),
     "nadam": (_nadam, ("m", "v")),
     "adamax": (_adamax, ("m", "v")),

@@ -57,8 +57,8 @@ def scan(
         names.extend(outputs)
 
         def grad(*upstream):
-            upstream = dict(zip(outputs, upstream, strict=True))
-            return tf.nest.flatten(_backward(step, outputs, given, upstream, *packed))
+            given_back = dict(zip(outputs, upstream, strict=True))
+            return tf.nest.flatten(_backward(step, outputs, given, given_back, *packed))
 
         return list(outputs.values()), grad
 

@@ -182,10 +182,9 @@ def false_alarm_rate(
     alarms = 0
     for trial in range(trials):
         first, second = rng.normal(size=(2, runs))
-        settings = {"confidence": confidence, "resamples": 1000, "seed": trial}
         if paired:
-            found = bootstrap_interval(first - second, **settings)
+            found = bootstrap_interval(first - second, confidence, 1000, trial)
         else:
-            found = bootstrap_difference(first, second, **settings)
+            found = bootstrap_difference(first, second, confidence, 1000, trial)
         alarms += found.excludes_zero
     return alarms / trials

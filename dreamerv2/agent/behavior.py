@@ -65,7 +65,7 @@ class Behavior(Module):
     """
 
     def __init__(
-        self, config, feat_size: int, act_space: gymnasium.Space, precision: Precision, rng
+        self, config, feat_size: int, act_space: gymnasium.spaces.Box, precision: Precision, rng
     ):
         self._config = config
         discrete = is_discrete(act_space)

@@ -70,7 +70,7 @@ class MLP(Stack):
 
 
 def matching_keys(
-    obs_space: Mapping[str, gymnasium.Space], pattern: str, rank: int
+    obs_space: Mapping[str, gymnasium.spaces.Box], pattern: str, rank: int
 ) -> dict[str, tuple[int, ...]]:
     """Keys of rank `rank` that match `pattern`, with their shapes, in the order of the space."""
     return {

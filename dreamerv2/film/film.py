@@ -66,7 +66,7 @@ def shoot(args: Namespace, saved: Saved, agent: Any, screen: tuple[int, int], pa
         films = [_film(layout, take, saved, insight, bar.advance) for take in takes]
     total = sum(s is not None for take in takes for group in take.screens for s in group)
     if not total:
-        have = sum(take.count for take in takes)
+        have = sum(take.pictures for take in takes)
         raise FilmError(f"--frames starts at {args.frames.start}; there are {have:,} pictures")
     palette = _palette(takes, films, screen)
     # The end stays for a second before the film starts again.
@@ -141,7 +141,7 @@ def _play(args: Namespace, saved: Saved, agent: Any, key: str, screens: bool) ->
                 takes = [max([*takes, take], key=lambda take: take.score)]
                 continue
             takes.append(take)
-            seen += take.count
+            seen += take.pictures
             if seen >= args.frames.stop:
                 break
     for take in takes:

@@ -283,7 +283,8 @@ def vector_limits(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     axis = 0 if observed.shape[1] <= MOST_BARS else None
     shape = observed.shape[1:]
-    return tuple(np.broadcast_to(f(observed, axis), shape) for f in (np.min, np.max))
+    low, high = np.min(observed, axis), np.max(observed, axis)
+    return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
 
 def square(values: np.ndarray) -> np.ndarray:

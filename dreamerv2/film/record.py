@@ -30,8 +30,8 @@ class Take(NamedTuple):
         return float(self.episode.reward.sum())
 
     @property
-    def count(self) -> int:
-        """Pictures, those that are not wanted included."""
+    def pictures(self) -> int:
+        """Number of pictures, those that are not wanted included."""
         return sum(map(len, self.screens))
 
 

@@ -92,7 +92,7 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
         ax.imshow(canvas, interpolation="antialiased", aspect="equal")
         ticks = (np.arange(len(order)) * 2 + 1) * cell
         ax.set_yticks(ticks, [f"variable {v}" for v in order])
-        ax.set_xticks((np.arange(classes) + 0.5) * cell, range(classes))
+        ax.set_xticks((np.arange(classes) + 0.5) * cell, list(map(str, range(classes))))
         ax.set_xlabel("class")
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)

@@ -222,9 +222,9 @@ def interpolate(
     rng = np.random.default_rng(seed)
     counts = cell_counts(latents.classes, log_probs.shape[-1])
     rows = rng.permutation(len(episode))
-    known = min(known, len(rows) // 2)
-    known, others = rows[:known], rows[known : 2 * known]
-    judge = Judge(decode, latents.take(known), log_probs[known])
+    half = min(known, len(rows) // 2)
+    seen, others = rows[:half], rows[half : 2 * half]
+    judge = Judge(decode, latents.take(seen), log_probs[seen])
     first = rng.permutation(walk_starts(latents.classes, episode))[:walks]
     chosen = Pairs(first, first + latents.classes.shape[1])
     walked, mixes, examples = _walk_all(decode, latents, frames, chosen, judge, rng)
@@ -236,16 +236,17 @@ def interpolate(
         mix=mixes,
         real_own=own_log_prob(some.classes, log_probs[others]),
         real=judge(some.classes, decode(some), np.zeros(len(others))),
-        shuffled=best_log_prob(shuffled(some.classes, rng), log_probs[known]),
-        known=len(known),
+        shuffled=best_log_prob(shuffled(some.classes, rng), log_probs[seen]),
+        known=len(seen),
         examples=examples,
     )
 
 
 def _walk_all(decode, latents, frames, pairs, judge, rng):
     """Walks of each order over all pairs, `nearest` of the pixel mixes, and the first examples."""
-    walked = {order: [] for order in ORDERS}
-    mixes, examples = [], []
+    walked: dict[str, list] = {order: [] for order in ORDERS}
+    mixes: list = []
+    examples: list = []
     for first, second in zip(*pairs, strict=True):
         start, end = latents.take([first]), latents.classes[second]
         images = {}

@@ -78,7 +78,7 @@ class LatentModel:
         """
         # A chunk draws with the number of its first row, so that no two draw alike.
         rows = np.arange(len(action), dtype=np.int64)
-        arguments = (*before, np.float32(action), np.float32(~is_first), rows)
+        arguments = (*before, action.astype(np.float32), (~is_first).astype(np.float32), rows)
         return Prior(*_in_chunks(lambda *chunk: self._prior(*chunk, np.int64(seed)), *arguments))
 
     def _feat(self, classes, deter):

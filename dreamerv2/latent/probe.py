@@ -126,7 +126,8 @@ def fit_linear(x: np.ndarray, y: np.ndarray, split: Split, seed: int) -> Callabl
 def fit_mlp(x: np.ndarray, y: np.ndarray, split: Split, seed: int) -> Callable:
     """Five hidden layers, as they were when they did best in the validation episodes."""
     model = MLPRegressor(hidden_layer_sizes=HIDDEN, random_state=seed)
-    best, weights, waited = np.inf, None, 0
+    best, waited = np.inf, 0
+    weights: tuple[list, list] = [], []
     for _ in range(MAX_EPOCHS):
         model.partial_fit(x[split.train], y[split.train])
         error = _validation_error(model, x, y, split)

@@ -63,6 +63,7 @@ def sweep_section(study: Study) -> dict:
 def interpolate_section(study: Study) -> dict:
     """What lies between two latents."""
     recording, out = study.recording, study.out
+    assert recording.images is not None  # `check` has seen to it
     if not len(interpolate.walk_starts(recording.latents.classes, recording.episode)):
         raise UnavailableError("interpolate: no episode is long enough for a walk; raise --steps")
     result = interpolate.interpolate(
@@ -85,6 +86,7 @@ def interpolate_section(study: Study) -> dict:
 def probe_section(study: Study) -> dict:
     """What a small network can read out of the state."""
     recording, config = study.recording, study.model.agent.config
+    assert recording.ram is not None  # `check` has seen to it
     variables, valid = probe.game_variables(
         recording.ram,
         recording.episode,

@@ -35,7 +35,9 @@ def sweep(
     """
     size = counts.shape[1]
     images, response = decode(states), respond(states)
-    changes = {name: [] for name in ("pixel", "largest", "value", "reward", "policy")}
+    changes: dict[str, list] = {
+        name: [] for name in ("pixel", "largest", "value", "reward", "policy")
+    }
     maps, tiles = [], []
     for variable in range(counts.shape[0]):
         swept = sweep_variable(states, variable, size)

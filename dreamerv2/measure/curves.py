@@ -243,6 +243,6 @@ def _ending(drawn: Curve, x: str) -> str:
         return f"{drawn.label}: the runs have no part in common"
     last = known[-1]
     text = f"{drawn.label}: {drawn.mean[last]:.4g} at {drawn.x[last]:,.4g} {X_LABELS[x]}"
-    if drawn.low is not None:
+    if drawn.low is not None and drawn.high is not None:
         text += f" [{drawn.low[last]:.4g}, {drawn.high[last]:.4g}]"
     return text

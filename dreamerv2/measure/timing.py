@@ -87,7 +87,7 @@ def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     agent = make_agent(config, env.obs_space, env.act_space)
     batch = _random_batch(agent)
     agent.train(batch)
-    result = {"size": size, "precision": str(config.precision)}
+    result: dict[str, Any] = {"size": size, "precision": str(config.precision)}
     result["first_update_seconds"] = time.perf_counter() - start
     state, _ = agent.train(batch)
     rate = matmul_gflops(agent.precision.compute)
@@ -261,7 +261,7 @@ def _end_to_end(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
         "updates": result["update_seconds"] * updates_per_step,
     }
     total = sum(step_seconds.values())
-    bound = max(step_seconds, key=step_seconds.get)
+    bound = max(step_seconds, key=step_seconds.__getitem__)
     return {
         "frames_per_second": config.action_repeat / total,
         "bound_by": bound,

@@ -81,12 +81,14 @@ def policies(saved: Saved, mode: str, random: bool) -> dict[str, MakePolicy]:
 
     agent = load_agent(saved)
     players = {MODE_NAMES[name]: AgentPolicy(agent, name) for name in MODES[mode]}
-    found: dict[str, MakePolicy] = {
-        name: lambda seed, env, p=p: p.episode(seed) for name, p in players.items()
-    }
+    found: dict[str, MakePolicy] = {name: _once(player) for name, player in players.items()}
     if random:
         found["random"] = lambda seed, env: random_policy(env.act_space, seed)
     return found
+
+
+def _once(player: Any) -> MakePolicy:
+    return lambda seed, env: player.episode(seed)
 
 
 def evaluate_all(

@@ -120,7 +120,7 @@ class Subject:
         self, batch: Arrays, number: int, scales: Mapping[str, float] | None = None
     ) -> Result:
         """One update on a batch; `number` decides the noise, `scales` are the loss scales."""
-        arrays = dict(self._variables)
+        arrays: dict[str, Any] = dict(self._variables)
         for name, scale in (scales or {}).items():
             arrays[f"{name}_opt/loss_scale/scale"] = np.float32(scale)
             arrays[f"{name}_opt/loss_scale/good_steps"] = np.int64(0)
@@ -300,7 +300,9 @@ def sweep(subject: Subject, swept: Sequence[tuple[Arrays, Result]]) -> dict[str,
         `largest`: per optimiser, the largest exponent at which all is finite, where dynamic
         scaling hovers.
     """
-    shares = {module: {"zero": [], "not_finite": []} for module in MODULES}
+    shares: dict[str, dict[str, list]] = {
+        module: {"zero": [], "not_finite": []} for module in MODULES
+    }
     first_overflow: dict[str, int] = {}
     for exponent in EXPONENTS:
         scales = dict.fromkeys(OPTIMIZERS, 2.0**exponent)
@@ -339,9 +341,9 @@ def module_shares(pairs: Sequence[tuple[Arrays, Arrays]]) -> dict[str, dict[str,
             for name in names:
                 nonzero = reference[name] != 0
                 entries += nonzero.size
-                there += np.count_nonzero(nonzero)
-                zero += np.count_nonzero(nonzero & (ours[name] == 0))
-                bad += np.count_nonzero(~np.isfinite(ours[name]))
+                there += int(np.count_nonzero(nonzero))
+                zero += int(np.count_nonzero(nonzero & (ours[name] == 0)))
+                bad += int(np.count_nonzero(~np.isfinite(ours[name])))
         shares[module] = {"zero": zero / max(there, 1), "not_finite": bad / max(entries, 1)}
     return shares
 

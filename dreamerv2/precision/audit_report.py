@@ -71,7 +71,7 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
     for precision, found in content["precisions"].items():
         errors = {k: v for k, v in found["gradient_error"].items() if v is not None}
         above = [module for module, error in errors.items() if error > (noise[module] or 0)]
-        worst = max(errors, key=errors.get, default=None)
+        worst = max(errors, key=errors.__getitem__, default=None)
         text = "no gradient was finite"
         if worst:
             text = (
@@ -90,7 +90,7 @@ def scale_lines(found: Mapping[str, Any]) -> list[str]:
         return []
     modules, largest = found["sweep"]["modules"], found["sweep"]["largest"]
     lost = {module: share["zero"][0] - min(share["zero"]) for module, share in modules.items()}
-    worst = max(lost, key=lost.get)
+    worst = max(lost, key=lost.__getitem__)
     first, last = found["loss_scale"][0], found["loss_scale"][-1]
     went = ", ".join(f"{k} {power(first[k])} to {power(last[k])}" for k in first)
     holds = ", ".join(f"{k} {exponent(largest[k])}" for k in largest)

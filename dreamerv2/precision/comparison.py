@@ -304,10 +304,11 @@ def differences(
     measures = {"final_return": final_return, "best_return": best_return}
     result = {}
     for name, measure in measures.items():
-        result[name] = bootstrap_difference(*(_known(map(measure, group)) for group in done))
+        first, second = (_known(map(measure, group)) for group in done)
+        result[name] = bootstrap_difference(first, second)
     for loss in loss_names(done[0]) if points else []:
-        values = [_known(loss_at(run, loss, points[-1]) for run in group) for group in done]
-        result[loss] = bootstrap_difference(*values)
+        first, second = (_known(loss_at(run, loss, points[-1]) for run in group) for group in done)
+        result[loss] = bootstrap_difference(first, second)
     return {k: d._asdict() | {"called": d.excludes_zero} for k, d in result.items()}
 
 

@@ -226,7 +226,7 @@ def _loss(axes, groups):
         series = [s for run in runs if len((s := run.series("model_loss", "updates"))[0])]
         if series:
             x = np.linspace(max(s[0][0] for s in series), max(s[0][-1] for s in series), 100)
-            curves = [np.interp(x, *s, right=np.nan) for s in series]
+            curves = [np.interp(x, at, loss, right=np.nan) for at, loss in series]
             _shaded(axes, x, np.array(curves), color, label)
     axes.set(title="Loss of the world model", xlabel="updates", ylabel="nats")
 

@@ -86,7 +86,7 @@ def read_variables(path: str | Path) -> list[np.ndarray]:
 
 def read_spaces(
     directory: str | Path,
-) -> tuple[dict[str, gymnasium.Space], gymnasium.Space]:
+) -> tuple[dict[str, gymnasium.spaces.Box], gymnasium.spaces.Box]:
     """Observation and action space, as the oldest episode in a directory shows them.
 
     Actions count as discrete when every one but the zero of the first row is one-hot.
@@ -106,14 +106,12 @@ def read_spaces(
     size = action.shape[-1]
     ones = (action[1:] == 1).sum(-1) == 1
     zeros = (action[1:] == 0).sum(-1) == size - 1
-    if len(ones) and (ones & zeros).all():
-        act_space = OneHot(size)
-    else:
-        act_space = gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
+    one_hot = len(ones) and (ones & zeros).all()
+    act_space = OneHot(size) if one_hot else gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
     return {key: _space(value) for key, value in episode.items()}, act_space
 
 
-def _space(rows: np.ndarray) -> gymnasium.Space:
+def _space(rows: np.ndarray) -> gymnasium.spaces.Box:
     shape = rows.shape[1:]
     if rows.dtype in (np.uint8, np.bool_):
         return gymnasium.spaces.Box(0, 255 if rows.dtype == np.uint8 else 1, shape, rows.dtype)

@@ -53,9 +53,11 @@ def config_from_reference(flat: Mapping[str, Any]) -> Config:
     return config.update(ours)
 
 
-def spaces_from_json(spaces: Mapping) -> tuple[dict[str, gymnasium.Space], gymnasium.Space]:
+def spaces_from_json(
+    spaces: Mapping,
+) -> tuple[dict[str, gymnasium.spaces.Box], gymnasium.spaces.Box]:
     """Observation and action spaces from `{"obs": {key: [shape, dtype]}, "act": {...}}`."""
-    obs_space = {}
+    obs_space: dict[str, gymnasium.spaces.Box] = {}
     for key, (shape, dtype) in spaces["obs"].items():
         low, high = (
             (0, 255) if dtype == "uint8" else (0, 1) if dtype == "bool" else (-np.inf, np.inf)

@@ -75,6 +75,6 @@ class Guard:
     def state(self) -> dict[str, dict[str, float]]:
         return {"skipped": dict(self._skipped), "in_a_row": dict(self._in_a_row)}
 
-    def load_state(self, state: Mapping[str, Mapping[str, float]]) -> None:
+    def load_state(self, state: Mapping[str, Mapping[str, int]]) -> None:
         self._skipped = dict(state["skipped"])
         self._in_a_row = defaultdict(int, state["in_a_row"])

@@ -25,8 +25,8 @@ class Saved(NamedTuple):
     path: Path
     config: Config
     agent_steps: int
-    obs_space: dict[str, gymnasium.Space]
-    act_space: gymnasium.Space
+    obs_space: dict[str, gymnasium.spaces.Box]
+    act_space: gymnasium.spaces.Box
     action_names: tuple[str, ...] | None
     variables: dict[str, np.ndarray]
     meta: dict[str, Any]

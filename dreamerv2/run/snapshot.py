@@ -49,8 +49,12 @@ def seed_generators(seed: int) -> None:
 def random_state() -> dict[str, Any]:
     """State of the global generators of Python and NumPy, which environments may use."""
     kind, keys, *rest = np.random.get_state()
+    numbers = np.asarray(keys).tolist()
     version, words, gauss = random.getstate()
-    return {"python": [version, list(words), gauss], "numpy": [kind, keys.tolist(), *rest]}
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, numbers, *rest],
+    }
 
 
 def load_random_state(state: Mapping[str, Any]) -> None:
