@@ -1,15 +1,33 @@
-"""Which device TensorFlow computes on, and how exactly."""
+"""TensorFlow without its noise; which device it computes on, and how exactly."""
 
+import functools
 import os
 import platform
+from types import ModuleType
 
 import numpy as np
-import tensorflow as tf
+
+from common.quiet import quiet_stderr
+
+
+@functools.cache
+def import_tensorflow() -> ModuleType:
+    """TensorFlow, imported and its devices listed without the lines that it writes about itself.
+
+    They are shown when the import fails. Call it before any module that imports TensorFlow; the
+    level of its messages is left alone where TF_CPP_MIN_LOG_LEVEL is set.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    return tf
 
 
 def on_gpu() -> bool:
     """Whether TensorFlow computes on a GPU."""
-    return bool(tf.config.list_logical_devices("GPU"))
+    return bool(import_tensorflow().config.list_logical_devices("GPU"))
 
 
 def setup_device(precision: int | str = 32) -> str:
@@ -22,6 +40,7 @@ def setup_device(precision: int | str = 32) -> str:
     Must be called before the first tensor is made. At precision 16 on a CPU a second line says
     that this is slow.
     """
+    tf = import_tensorflow()
     use_tensor_float_32(precision)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -45,4 +64,5 @@ def setup_device(precision: int | str = 32) -> str:
 
 def use_tensor_float_32(precision: int | str) -> None:
     """Switch TensorFloat-32 on at precision `tf32`, and off at every other."""
+    tf = import_tensorflow()
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")

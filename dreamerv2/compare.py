@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(*MISTAKES):
         args, flags = parse(argv)
         if args.audit:
+            from common.device import import_tensorflow
+
+            import_tensorflow()
             from dreamerv2.precision import audit
 
             precisions = args.precisions or COMPARED[1:]

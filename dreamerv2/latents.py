@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         saved.env(args.seed).close()
         out.mkdir(parents=True, exist_ok=True)
-        # Only now, since TensorFlow takes seconds to import.
+        from common.device import import_tensorflow
+
+        import_tensorflow()  # only now, since it takes seconds
         from dreamerv2.latent import study
 
         model = study.load_model(saved, args.sections)

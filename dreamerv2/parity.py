@@ -19,7 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     with one_line_errors(*MISTAKES):
         args, overrides = parse(argv)
-        from dreamerv2.reference import parity  # imports TensorFlow, which takes seconds
+        from common.device import import_tensorflow
+
+        import_tensorflow()  # only now, since it takes seconds
+        from dreamerv2.reference import parity
 
         passed = True
         for path in args.files:

@@ -18,12 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     with one_line_errors(*MISTAKES):
         args = parse(argv)
+        from common.device import import_tensorflow
         from dreamerv2.film import film
         from dreamerv2.run import restore
 
         saved = restore.read(args.logdir, args.checkpoint)
         path = film.out_path(args.out, args, saved)
         screen = film.screen_size(saved, args)
+        import_tensorflow()
         from dreamerv2.play.episodes import EndlessEpisodeError, load_agent
 
         agent = load_agent(saved)

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lowest floor first. A room imports only rooms of lower floors; on one floor none knows another.
 FLOORS = (
     {"common"},
-    {"common.commands", "common.device", "common.files", "common.interrupt"},
-    {"common.when"},
+    {"common.commands", "common.files", "common.interrupt", "common.quiet"},
+    {"common.device", "common.when"},
     {"common.checkpoint", "common.config", "common.log", "common.nn", "common.report"},
     {"common.data"},
     {"common.envs"},

@@ -1,6 +1,8 @@
 """Any Gymnasium environment, by name or as an object; environments of the old gym as well."""
 
 import inspect
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +36,7 @@ class GymAdapter(Env):
     """
 
     def __init__(self, env: Any, *, seed: int = 0, size: tuple[int, int] = (64, 64)):
+        _prepare_pygame()
         self._env: Any = _make(env) if isinstance(env, str) else env
         self._seed = seed % 2**31
         self._seeded = False
@@ -164,6 +167,13 @@ def _make(name: str) -> gymnasium.Env:
     except (gymnasium.error.Error, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"Gymnasium environment {name!r}: {reason}") from error
+
+
+def _prepare_pygame() -> None:
+    """Without a display, pygame looks for one all the same and complains; it also greets."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def _box_spaces(space: Any) -> tuple[str | None, dict[str, spaces.Box]]:

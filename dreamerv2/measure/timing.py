@@ -16,6 +16,7 @@ import numpy as np
 
 from common import config as cfg
 from common.config import Config
+from common.device import import_tensorflow
 from common.files import write_json
 from common.report.tables import table
 from dreamerv2.run.blocks import make_config
@@ -62,8 +63,7 @@ def measure_all(jobs: Sequence[Job], path: Path | None) -> list[dict[str, Any]]:
 
 def machine() -> str:
     """Processor, cores and TensorFlow, for the head of a table."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -77,7 +77,8 @@ def machine() -> str:
 
 def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of one configuration; times are medians in seconds unless the name says ms."""
-    import dreamerv2.agent.agent  # noqa: F401  (TensorFlow's import is not part of the first update)
+    import_tensorflow()
+    import dreamerv2.agent.agent  # noqa: F401  (its import is not part of the first update)
     from dreamerv2.run.blocks import defaults
     from dreamerv2.run.factory import configured_env, make_agent
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.data.driver import Policy, random_policy
+from common.device import import_tensorflow
 from common.envs.base import Env
 from common.report.stats import bootstrap_mean
 from dreamerv2.play.scores import published
@@ -77,6 +78,7 @@ def policies(saved: Saved, mode: str, random: bool) -> dict[str, MakePolicy]:
 
     mode: a key of `MODES`. random: the random policy as well.
     """
+    import_tensorflow()
     from dreamerv2.play.episodes import MODE_NAMES, AgentPolicy, load_agent
 
     agent = load_agent(saved)

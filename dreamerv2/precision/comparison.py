@@ -27,6 +27,11 @@ FINAL_SHARE, FINAL_EPISODES = 0.1, 5
 OPTIMIZERS = ("model", "actor", "critic")
 # What runs that are compared may differ in; anything else is said in the report.
 COMPARED = re.compile(r"precision|precision_overrides\..*|loss_scale|seed|logdir")
+# Information, warnings and errors of TensorFlow's C++ (a fatal one is kept), and SDL's.
+NATIVE_NOTE = re.compile(
+    r"[IWE]\d{4} \d\d:|\d{4}-\d\d-\d\d .{15,20}: [IWE] |WARNING: All log messages before absl"
+    r"|To enable the following instructions:|error: XDG_RUNTIME_DIR|ALSA lib |pygame \d"
+)
 CLEARLY_FASTER = 0.95  # a ratio of times above this is not worth another precision
 
 
@@ -87,10 +92,10 @@ def read_run(logdir: Path, planned: Config | None = None) -> Run:
 
 
 def read_log(logdir: Path) -> list[str]:
-    """Non-empty lines that the run printed, or none."""
+    """Lines that the run printed, or none; without empty ones and native libraries' notes."""
     path = log_path(logdir)
     text = path.read_text(errors="replace") if path.exists() else ""
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in text.splitlines() if line.strip() and not NATIVE_NOTE.match(line)]
 
 
 def log_path(logdir: Path) -> Path:

@@ -19,6 +19,7 @@ import numpy as np
 from common.checkpoint import Checkpoints
 from common.config import Config, flatten, load_yaml
 from common.data.spaces import OneHot
+from common.device import import_tensorflow
 from dreamerv2.run import snapshot
 
 # TensorFlow takes seconds to import: below, that waits until it is needed.
@@ -166,6 +167,7 @@ def import_run(source: str | Path, logdir: str | Path) -> Imported:
     Raises:
         ImportRunError, ConfigError: what is wrong with `source`, or `logdir` holds something.
     """
+    import_tensorflow()
     from dreamerv2.agent.agent import Agent
     from dreamerv2.reference.names import config_from_reference, reference_variables
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from common.config import Config
 from common.data.replay import Replay, machine_memory
+from common.device import import_tensorflow, setup_device
 from common.envs import Settings, make_env
 from common.envs.base import Env
 from common.log.logger import (
@@ -44,11 +45,8 @@ def configured_env(config: Config, mode: str, seed: int) -> Env:
 
 def make_agent(config: Config, obs_space: Mapping, act_space: Any) -> Any:
     """The agent on the device that there is; says which, with versions."""
-    from common.device import setup_device
-
     print(setup_device(config.precision), flush=True)
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     from dreamerv2.agent.agent import Agent
 
     tf.random.set_seed(config.seed)

@@ -10,6 +10,7 @@ import numpy as np
 from common import checkpoint
 from common.config import Config, ConfigError
 from common.data.spaces import is_discrete
+from common.device import use_tensor_float_32
 from common.envs.base import Env
 from common.envs.wrappers import describe
 from dreamerv2.run import blocks, shipped, snapshot
@@ -42,11 +43,9 @@ class Saved(NamedTuple):
 
     def agent(self) -> "Agent":
         """The agent; ValueError when what was saved does not fit its own configuration."""
-        # TensorFlow takes seconds to import.
-        from common.device import use_tensor_float_32
+        use_tensor_float_32(self.config.precision)  # imports TensorFlow, which takes seconds
         from dreamerv2.agent.agent import Agent
 
-        use_tensor_float_32(self.config.precision)
         agent = Agent(self.config, self.obs_space, self.act_space)
         variables = self.variables
         if self.meta.get("acting_only"):
