@@ -69,6 +69,19 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     return arrays, meta
 
 
+def load_meta(path: str | os.PathLike) -> dict:
+    """The meta of a checkpoint alone, in milliseconds; errors as those of `load`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read(_META))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except DAMAGE as error:
+        raise CheckpointError(
+            f"{path}: truncated, damaged or not a checkpoint ({error})"
+        ) from error
+
+
 class Checkpoints:
     """The checkpoints of a run, `directory/<agent steps, 12 digits>.npz`; `keep` of them stay.
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from common.commands import MISTAKES, one_line_errors, settle_stdout
-from dreamerv2.run import blocks
+from dreamerv2.run import blocks, finish
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,6 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     with one_line_errors(*MISTAKES):
         config = blocks.parse_args(argv).config
+        done = finish.finished(config)
+        if done:
+            print(done)
+            return 0
         from dreamerv2.run.factory import configured_env, make_runner
         from dreamerv2.run.monitor import RunBrokenError
         from dreamerv2.run.runner import RunError

@@ -15,8 +15,8 @@ from common.data.replay import Replay
 from common.envs.scripted import Scripted
 from common.log.logger import JSONLOutput, Logger, Tolerant
 from common.when import EverySeconds
+from dreamerv2.run import finish, snapshot
 from dreamerv2.run import runner as lib
-from dreamerv2.run import snapshot
 from dreamerv2.run.lock import LockedError
 from dreamerv2.run.monitor import NonFiniteError, RunBrokenError
 
@@ -159,8 +159,9 @@ def test_prefill_then_pretrain_then_evaluation_and_training_in_turn(tmp_path):
     assert [steps for kind, steps in calls if kind == "update"][:2] == [25, 25]
     assert kinds[3:24] == ["eval"] * 20 + ["report"]
     assert kinds[24] == "reset"
-    # Three evaluations: at 25, 55 and 85 of 100 steps.
-    assert kinds.count("report") == 3 and kinds.count("eval") == 60
+    # Four evaluations: at 25, 55 and 85 of 100 steps, and of the last agent.
+    assert kinds.count("report") == 4 and kinds.count("eval") == 80
+    assert kinds[-21:] == ["eval"] * 20 + ["report"]
     assert kinds.count("train") == 75
     updates = [steps for kind, steps in calls if kind == "update"][2:]
     assert updates == [26 + 5 * (i // 2) for i in range(30)]
@@ -228,8 +229,8 @@ def test_clips_of_every_evaluation_are_capped(tmp_path):
     output = Collect()
     make(tmp_path, outputs=[output]).run()
     policy = [clip for clip in output.clips if clip[1] == "eval_policy_image"]
-    assert policy == [(step, "eval_policy_image", (7, 8, 8, 3)) for step in (100, 220, 340)]
-    assert [clip[1] for clip in output.clips].count("eval_openl_image") == 3
+    assert policy == [(step, "eval_policy_image", (7, 8, 8, 3)) for step in (100, 220, 340, 400)]
+    assert [clip[1] for clip in output.clips].count("eval_openl_image") == 4
 
 
 def test_without_an_evaluation_environment_the_report_is_of_training_data(tmp_path):
@@ -270,10 +271,49 @@ def test_a_finished_run_does_nothing_more(tmp_path, capsys):
     make(tmp_path).run()
     calls = [("start", 0)]
     before = rows_of(tmp_path)
-    assert make(tmp_path, calls).run() == 0
+    done = capsys.readouterr().out.splitlines()[-1]
+    assert done.startswith("Done: 100 steps, 32 updates, ")
+    assert "; last evaluation 10 (2 episodes); " in done
+    runner = make(tmp_path, calls)
+    assert finish.finished(runner._config) == done
+    assert finish.finished(runner._config.update({"steps": 101})) is None
+    assert runner.run() == 0
     assert calls == [("start", 0)]
     assert rows_of(tmp_path) == before
-    assert "Nothing to do" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1] == done
+
+
+def test_a_last_evaluation_that_was_cut_short_is_made_by_the_next_run(tmp_path):
+    calls = [("start", 0)]
+    runner = make(tmp_path, calls)
+    evaluate = runner._agent.act
+
+    def act(obs, state, mode):
+        if mode == "eval" and runner.step == 100:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(obs, state, mode)
+
+    runner._agent.act = act
+    assert runner.run() == 128 + signal.SIGTERM
+    assert finish.finished(runner._config) is None
+    again = [("start", 0)]
+    assert make(tmp_path, again).run() == 0
+    assert [kind for kind, _ in again[1:]] == ["eval"] * 20 + ["report"]
+    assert finish.finished(runner._config)
+
+
+def test_the_last_evaluation_leaves_no_trace_in_what_is_saved(tmp_path):
+    runner = make(tmp_path)
+    save, saved = runner._checkpoints.save, []
+    runner._checkpoints.save = lambda step, *state: saved.append(state) or save(step, *state)
+    runner.run()
+    (before, meta_before), (after, meta_after) = saved[-2:]
+    assert all((before[key] == after[key]).all() for key in {**before, **after})
+    assert meta_before["run"].pop("evaluation") == {"agent_steps": 85, "returns": [10, 10]}
+    assert meta_after["run"].pop("evaluation") == {"agent_steps": 100, "returns": [10, 10]}
+    for meta in (meta_before, meta_after):
+        del meta["run"]["logger"]  # clocks
+    assert meta_before == meta_after
 
 
 def test_resume_with_more_steps_goes_on_and_says_what_changed(tmp_path, capsys):
@@ -289,7 +329,7 @@ def test_resume_with_more_steps_goes_on_and_says_what_changed(tmp_path, capsys):
     assert "steps: 100 -> 130" in out and "seed" not in out
     # Neither prefill nor pretraining nor an evaluation before it is due at 115.
     assert calls[1][0] == "reset" and calls[2][0] == "train"
-    assert [kind for kind, _ in calls].count("report") == 1
+    assert [steps for kind, steps in calls if kind == "report"] == [0, 0]  # at 115 and 130
     assert [kind for kind, _ in calls].count("train") == 30
     assert rows_of(tmp_path)[-1]["step"] <= 520
 

@@ -22,7 +22,7 @@ from common.interrupt import Interrupt
 from common.log.logger import Logger
 from common.log.progress import Progress, Stopwatch
 from common.when import Every, EverySeconds
-from dreamerv2.run import failure, snapshot
+from dreamerv2.run import failure, finish, snapshot
 from dreamerv2.run.lock import RunLock
 from dreamerv2.run.monitor import Averages, Guard, NonFiniteError, RunBrokenError
 
@@ -133,6 +133,7 @@ class Runner:
         finally:
             self._close()
         if not self._interrupt:
+            self._show(finish.summary(self._meta, self._config))
             return 0
         self._show(f"Saved at agent step {self.step:,}; the same command resumes.")
         return 128 + self._interrupt.number
@@ -149,6 +150,8 @@ class Runner:
             self._progress.phase("train", next_eval=self._eval_due)
             self._train_until(min(self._eval_due, self._config.steps))
             self._save()
+        if not self._interrupt:
+            self._finish()
 
     def _goes_on(self) -> bool:
         return not self._interrupt and self.step < self._config.steps
@@ -192,19 +195,34 @@ class Runner:
         """Play `eval_eps` episodes and predict open loop; False if a signal cut it short."""
         self._progress.phase("eval")
         with self._stopwatch("eval"):
-            self._eval_episodes = 0
+            self._eval_returns: list[float] = []
             if self._eval_env is not None:
                 self._eval_driver.reset()
-                while self._eval_episodes < self._config.eval_eps and not self._interrupt:
+                while len(self._eval_returns) < self._config.eval_eps and not self._interrupt:
                     self._eval_driver(self._eval_policy, steps=1)
                     self._progress.update(self.step, self.updates)
             if self._interrupt:
                 return False
+            self._evaluation = {"agent_steps": self.step, "returns": self._eval_returns}
             seen = self._eval_replay.stats["loaded_episodes"]
             batch = next_batch(self._eval_batches if seen else self._batches)
             self._logger.add(self._agent.report(batch), prefix="eval")
             self._logger.write()
         return True
+
+    def _finish(self) -> None:
+        """Evaluate the last agent, unless that was done.
+
+        What is saved is the state before this evaluation: a run that goes on draws the same
+        batches and actions as if it had not been evaluated here.
+        """
+        arrays, meta = self._state()
+        if self._eval_env is not None and not finish.is_evaluated(meta):
+            if not self._evaluate():
+                return
+            meta["run"]["evaluation"] = self._evaluation
+            self._checkpoints.save(self.step, arrays, meta)
+        self._meta = meta
 
     def _train_until(self, step: int) -> None:
         while self._goes_on() and self.step < step:
@@ -289,13 +307,13 @@ class Runner:
         replay = self._replay if mode == "train" else self._eval_replay
         logger.add(replay.stats, prefix=mode)
         if mode == "eval":
-            self._eval_episodes += 1
+            self._eval_returns.append(score)
             if len(episode["reward"]) > self._longest_evaluation > self._config.time_limit:
                 self._show(
                     f"WARNING: the evaluation episode was cut after {ENDLESS:,} agent steps "
                     "(--time_limit sets another limit)"
                 )
-            if self._eval_episodes == 1:
+            if len(self._eval_returns) == 1:
                 self._log_clips(episode)
         logger.write()
         self._progress.episode(mode, score)
@@ -328,8 +346,6 @@ class Runner:
             )
             for change in snapshot.config_changes(meta["config"], self._config.nested()):
                 self._show(f"  changed since: {change}")
-            if not self._goes_on():
-                self._show(f"Nothing to do: --steps {self._config.steps:,} are done.")
         rows = {**self._env.obs_space, "action": self._env.act_space}
         report = self._replay.capacity_report(rows)
         self._show(f"{'Replay' if report.disk_suffices else 'WARNING: replay'}: {report}")
@@ -358,6 +374,7 @@ class Runner:
         self._train_clock = Every(self._config.train_every)
         self._log_clock = Every(self._config.log_every)
         self._eval_due = 0
+        self._evaluation: dict[str, Any] | None = None
         self._averages = Averages()
         self._guard = Guard()
         self._carry: Mapping[str, Any] | None = None
@@ -384,6 +401,7 @@ class Runner:
         meta["run"] = {
             "prefill_left": self._prefill_left,
             "eval_due": self._eval_due,
+            "evaluation": self._evaluation,
             "clocks": [self._train_clock.state(), self._log_clock.state()],
             "averages": self._averages.state(),
             "guard": self._guard.state(),
@@ -404,6 +422,7 @@ class Runner:
             return
         self._prefill_left = run["prefill_left"]
         self._eval_due = min(run["eval_due"], self.step + self._config.eval_every)
+        self._evaluation = run.get("evaluation")
         self._train_clock.load_state(run["clocks"][0])
         self._log_clock.load_state(run["clocks"][1])
         self._averages.load_state(run["averages"])
