@@ -79,6 +79,7 @@ def test_both_gifs_of_every_evaluation_can_be_seen(finished):
     assert sorted(shapes) == [
         *("000000000640-eval_openl_image.gif", "000000000640-eval_policy_image.gif"),
         *("000000001120-eval_openl_image.gif", "000000001120-eval_policy_image.gif"),
+        *("000000001600-eval_openl_image.gif", "000000001600-eval_policy_image.gif"),
     ]
     # Truth, model and error of all four sequences of a batch; equal frames are merged.
     assert shapes["000000000640-eval_openl_image.gif"][1:] == (192, 256, 3)
