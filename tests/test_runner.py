@@ -305,7 +305,7 @@ def test_a_last_evaluation_that_was_cut_short_is_made_by_the_next_run(tmp_path):
 def test_the_last_evaluation_leaves_no_trace_in_what_is_saved(tmp_path):
     runner = make(tmp_path)
     save, saved = runner._checkpoints.save, []
-    runner._checkpoints.save = lambda step, *state: saved.append(state) or save(step, *state)
+    runner._checkpoints.save = lambda step, *state, **_: saved.append(state) or save(step, *state)
     runner.run()
     (before, meta_before), (after, meta_after) = saved[-2:]
     assert all((before[key] == after[key]).all() for key in {**before, **after})
@@ -654,7 +654,24 @@ def test_checkpoints_by_the_clock_stand_beside_the_others(tmp_path, monkeypatch)
     monkeypatch.setattr(checkpoint, "save", lambda *args: (saved.append(runner.step), save(*args)))
     runner._save_due = EverySeconds(7, now=lambda: runner.step)
     runner.run()
-    assert saved == [25, 25, 32, 39, 46, 53, 55, 62, 69, 76, 83, 85, 92, 99, 100]
+    assert saved == [
+        25,
+        25,
+        32,
+        39,
+        46,
+        53,
+        55,
+        62,
+        69,
+        76,
+        83,
+        85,
+        92,
+        99,
+        100,
+        100,
+    ]  # and with the evaluation
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["000000000085.npz", "000000000100.npz"]
 
@@ -672,8 +689,8 @@ def test_an_evaluation_that_does_not_end_is_cut_and_said(tmp_path, monkeypatch, 
     monkeypatch.setattr(lib, "ENDLESS", 15)
     make(tmp_path, eval_env=Scripted(10**9, size=8)).run()
     lengths = [row["eval_length"] for row in rows_of(tmp_path) if "eval_length" in row]
-    assert lengths == [15] * 6
-    assert capsys.readouterr().out.count("the evaluation episode was cut after 15 agent steps") == 6
+    assert lengths == [15] * 8
+    assert capsys.readouterr().out.count("the evaluation episode was cut after 15 agent steps") == 8
     for path in (tmp_path / "eval_episodes").iterdir():
         with np.load(path) as episode:
             assert episode["is_last"][-1] and not episode["is_terminal"].any()
