@@ -1,12 +1,16 @@
 """The adapter for Gymnasium: spaces, both interfaces, flags, rendering."""
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
+from common.data.spaces import space_from_json, space_to_json
 from common.envs import make_env
 from common.envs.gym_adapter import GymAdapter
+from common.envs.observations import as_row
 from common.envs.resize import resize_by_area
 
 
@@ -164,12 +168,96 @@ def test_discrete_actions_arrive_as_their_own_numbers():
 
 
 @pytest.mark.parametrize(
+    "space, value, vector",
+    [
+        (spaces.Discrete(3), np.int64(1), [0, 1, 0]),
+        (spaces.Discrete(3, start=-1), -1, [1, 0, 0]),
+        (spaces.MultiDiscrete([2, 3]), np.array([1, 2]), [0, 1, 0, 0, 1]),
+        (spaces.MultiDiscrete([[2], [2]], start=[[0], [5]]), np.array([[1], [5]]), [0, 1, 1, 0]),
+        (spaces.MultiBinary((2, 2)), np.array([[0, 1], [1, 1]], np.int8), [0, 1, 1, 1]),
+        (spaces.MultiBinary(2), np.array([False, True]), [0, 1]),
+    ],
+)
+def test_whole_numbers_become_one_hot_vectors(space, value, vector):
+    env = make_env(Toy(space, value))
+    row = env.reset()["vector"]
+    assert row.tolist() == vector and row.dtype == np.float32
+    assert env.obs_space["vector"].shape == (len(vector),)
+    again = space_from_json(json.loads(json.dumps(space_to_json(env.obs_space["vector"]))))
+    assert again == env.obs_space["vector"]
+
+
+@pytest.mark.parametrize("value", [3, -1, 0.0, np.array([1])])
+def test_a_number_outside_of_its_range_is_refused(value):
+    with pytest.raises(ValueError, match="key 'vector': .*(out of range|whole numbers)"):
+        make_env(Toy(spaces.Discrete(3), value)).reset()
+
+
+def test_tuples_and_nested_dicts_are_flattened():
+    space = spaces.Tuple(
+        [spaces.Discrete(2), spaces.Dict(camera=image_space(9, 9, 3), arm=vector_space(2))]
+    )
+    camera = np.arange(243, dtype=np.uint8).reshape(9, 9, 3)
+    obs = (1, {"camera": camera, "arm": np.array([3, 4], np.float32)})
+    env = make_env(Toy(space, obs), render_size=(9, 9))
+    row = env.reset()
+    assert list(env.obs_space)[:3] == ["part0", "part1_arm", "part1_camera"]
+    assert row["part0"].tolist() == [0, 1] and row["part1_arm"].tolist() == [3, 4]
+    assert (row["part1_camera"] == camera).all()
+    assert (env.render() == camera).all()
+
+
+@pytest.mark.parametrize(
+    "name, length",
+    [("FrozenLake-v1", 16), ("Taxi-v4", 500), ("Acrobot-v1", 6), ("MountainCarContinuous-v0", 2)],
+)
+def test_environments_that_come_with_gymnasium(name, length):
+    env = make_env(f"gym_{name}", seed=1)
+    assert env.reset()["vector"].shape == (length,)
+    assert env.step(env.act_space.sample())["reward"].dtype == np.float32
+
+
+def test_blackjack_is_a_tuple_of_whole_numbers():
+    row = make_env("gym_Blackjack-v1").reset()
+    assert [row[f"part{i}"].shape for i in range(3)] == [(32,), (11,), (2,)]
+    assert all(row[f"part{i}"].sum() == 1 for i in range(3))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_gymnasium_returns_becomes_a_row(whole):
+    space = spaces.Dict(
+        camera=image_space(20, 30), where=spaces.Discrete(4), arm=vector_space(2, 2)
+    )
+    toy = Toy(space, results=[(1.5, False, False, {})])
+    env = make_env(Toy(space, toy.obs), render_size=(8, 8))
+    expected = env.reset()
+    row = as_row(env.obs_space, toy.reset() if whole else toy.obs, first=not whole)
+    for key in ("camera", "where", "arm"):
+        np.testing.assert_array_equal(row[key], expected[key])
+        assert row[key].dtype == expected[key].dtype
+    assert row["is_first"] is (whole or True)
+    assert as_row(env.obs_space, toy.step(0), first=True)["is_first"] is False
+    assert as_row(env.obs_space, expected, first=False)["is_first"] is True
+
+
+def test_a_lone_observation_needs_no_key():
+    obs_space = make_env(Toy(spaces.Discrete(3))).obs_space
+    assert as_row(obs_space, 2, first=False)["vector"].tolist() == [0, 0, 1]
+    obs_space = make_env(Toy(vector_space(3))).obs_space
+    with pytest.raises(ValueError, match=r"'vector': expected float32 \[3\], got float64 \[2\]"):
+        as_row(obs_space, np.zeros(2), first=True)
+    with pytest.raises(ValueError, match=r"expected the keys \['vector'\], got \['a'\]"):
+        as_row(obs_space, {"a": np.zeros(3)}, first=True)
+
+
+@pytest.mark.parametrize(
     "space, message",
     [
-        (spaces.Discrete(4), "observation space.*got Discrete"),
-        (spaces.Tuple([vector_space(2)]), "observation space.*got Tuple"),
+        (spaces.Text(4), "'vector': expected Box, Discrete, .* got Text"),
+        (spaces.Sequence(spaces.Discrete(2)), "expected Box, Discrete, .* got Sequence"),
+        (spaces.Tuple([]), "observation space"),
         (spaces.Dict(), "observation space"),
-        (spaces.Dict(a=spaces.Discrete(2)), "key 'a': expected a Box, got Discrete"),
+        (spaces.Dict(a=spaces.Dict(b=spaces.Text(4))), "key 'a_b': .* got Text"),
         (spaces.Dict(reward=vector_space(2)), "key 'reward': this name is taken"),
         (image_space(3, 64, 64), "'image'.*height, width, channels.*3, 64, 64"),
     ],
@@ -180,10 +268,15 @@ def test_unsupported_observation_spaces_are_refused(space, message):
 
 
 @pytest.mark.parametrize(
-    "space", [spaces.MultiDiscrete([2, 3]), spaces.Box(0, 3, (2,), np.int64), spaces.MultiBinary(2)]
+    "space, hint",
+    [
+        (spaces.MultiDiscrete([2, 3]), "TransformAction"),
+        (spaces.MultiBinary(2), "TransformAction"),
+        (spaces.Box(0, 3, (2,), np.int64), ""),
+    ],
 )
-def test_unsupported_action_spaces_are_refused(space):
-    with pytest.raises(ValueError, match="action space: expected Discrete or a Box of floats"):
+def test_unsupported_action_spaces_are_refused(space, hint):
+    with pytest.raises(ValueError, match=f"expected Discrete or a Box of floats.*{hint}"):
         make_env(Toy(vector_space(2), action_space=space))
 
 

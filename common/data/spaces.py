@@ -1,5 +1,6 @@
-"""Action spaces as the agent sees them: a float32 vector, one-hot or continuous."""
+"""Spaces as the agent sees them: actions one-hot or continuous, whole numbers as one-hots."""
 
+from collections.abc import Sequence
 from typing import TypeGuard
 
 import gymnasium
@@ -29,6 +30,40 @@ class OneHot(gymnasium.spaces.Box):
         return isinstance(other, OneHot) and self.size == other.size
 
 
+class OneHots(gymnasium.spaces.Box):
+    """Whole numbers as one-hot vectors side by side: one per number, of the length of its range.
+
+    sizes: how many values each number can have. starts: the least value of each; None: 0.
+    """
+
+    def __init__(self, sizes: Sequence[int], starts: Sequence[int] | None = None):
+        self.sizes = [int(size) for size in sizes]
+        starts = [0] * len(self.sizes) if starts is None else starts
+        self.starts = [int(start) for start in starts]
+        super().__init__(0.0, 1.0, (sum(self.sizes),), np.float32)
+
+    def encode(self, numbers: np.ndarray) -> np.ndarray:
+        """The vector, float32 `[sum(sizes)]`, of the numbers; ValueError for one out of range."""
+        indices = np.ravel(numbers).astype(np.int64) - self.starts
+        if (indices < 0).any() or (indices >= self.sizes).any():
+            raise ValueError(
+                f"{np.ravel(numbers).tolist()} is out of range: each number has {self.sizes} "
+                f"values from {self.starts} on"
+            )
+        vector = np.zeros(self.shape, np.float32)
+        vector[np.cumsum([0, *self.sizes[:-1]]) + indices] = 1.0
+        return vector
+
+    def __repr__(self) -> str:
+        return f"OneHots({self.sizes})"
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, OneHots) and (self.sizes, self.starts) == (
+            other.sizes,
+            other.starts,
+        )
+
+
 def is_discrete(space: gymnasium.Space) -> TypeGuard[OneHot]:
     """Whether actions of this space are one-hot vectors."""
     return isinstance(space, OneHot)
@@ -36,7 +71,11 @@ def is_discrete(space: gymnasium.Space) -> TypeGuard[OneHot]:
 
 def space_to_json(space: gymnasium.spaces.Box) -> dict:
     """Kind, shape, dtype and bounds of a Box or one-hot space, as plain values."""
+    numbers = {}
+    if isinstance(space, OneHots):
+        numbers = {"sizes": space.sizes, "starts": space.starts}
     return {
+        **numbers,
         "one_hot": is_discrete(space),
         "shape": list(space.shape),
         "dtype": str(space.dtype),
@@ -49,6 +88,8 @@ def space_from_json(data: dict) -> gymnasium.spaces.Box:
     """The space that `space_to_json` described; all its elements share the widest bounds."""
     if data["one_hot"]:
         return OneHot(data["shape"][0])
+    if "sizes" in data:
+        return OneHots(data["sizes"], data["starts"])
     dtype = np.dtype(data["dtype"])
     low, high = (np.full(data["shape"], data[key]).astype(dtype) for key in ("low", "high"))
     return gymnasium.spaces.Box(low, high, tuple(data["shape"]), dtype)

@@ -8,28 +8,23 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import spaces
 
 from common.envs.base import Env, Obs, unknown_name, with_flags, with_transition
-from common.envs.resize import resize_by_area
-
-RESERVED = ("reward", "is_first", "is_last", "is_terminal", "action")
+from common.envs.observations import Observations, is_a
 
 
 class GymAdapter(Env):
     """Makes an environment of Gymnasium (or of the old gym) keep the contract of `base.Env`.
 
     env: the name under which it is registered, as `gymnasium.make` takes it, or the environment.
-      Its observation space is a Box or a Dict of Boxes, its action space Discrete or a Box of
-      floats; anything else is a ValueError. Spaces are told apart by their names, so that those of
-      the old gym do too.
+      Its action space is Discrete or a Box of floats; anything else is a ValueError.
     seed: for the first reset. An environment that takes no seed is used as it is.
     size: height and width to which images are resized, by area.
 
-    Observations: uint8 boxes of rank 3 [height, width, channels] or rank 2 are images, uint8
-    [*size, channels]. Any other box becomes a flat vector, float32, or uint8 where it was that.
-    A lone box gets the key `image` or `vector`; those of a Dict keep theirs. What the environment
-    returns must have the declared shape and kind of number (float64 for float32 is fine).
+    `Observations` says which observation spaces are accepted and what becomes of them. What the
+    environment returns must have the declared shape and kind of number (float64 for float32 is
+    fine).
 
     A truncated episode is last but not terminal. So is one that an old environment says its own
     time limit cut.
@@ -40,9 +35,8 @@ class GymAdapter(Env):
         self._env: Any = _make(env) if isinstance(env, str) else env
         self._seed = seed % 2**31
         self._seeded = False
-        self._lone, declared = _box_spaces(self._env.observation_space)
-        self._boxes = {key: _Box(key, space, size) for key, space in declared.items()}
-        self.obs_space = with_flags({key: box.space for key, box in self._boxes.items()})
+        self._observations = Observations(self._env.observation_space, size)
+        self.obs_space = with_flags(self._observations.spaces)
         self.act_space = _action_space(self._env.action_space)
         self._image: np.ndarray | None = None
 
@@ -98,59 +92,10 @@ class GymAdapter(Env):
         return {}
 
     def _obs(self, obs: Any) -> Obs:
-        if self._lone:
-            obs = {self._lone: obs}
-        elif not isinstance(obs, Mapping) or set(obs) != set(self._boxes):
-            got = list(obs) if isinstance(obs, Mapping) else type(obs).__name__
-            raise ValueError(f"observation: expected the keys {list(self._boxes)}, got {got}")
-        for key, box in self._boxes.items():
-            if box.is_image:
-                self._image = np.asarray(obs[key])
-        return {key: box(obs[key]) for key, box in self._boxes.items()}
-
-
-class _Box:
-    """Checks and converts the values of one observation key."""
-
-    def __init__(self, key: str, declared: spaces.Box, size: tuple[int, int]):
-        self.key = key
-        self.declared = declared
-        rank = len(declared.shape)
-        self.is_image = declared.dtype == np.uint8 and rank in (2, 3)
-        if self.is_image:
-            height, width, channels = (*declared.shape, 1)[:3]
-            if height <= 4 < min(width, channels):
-                raise ValueError(
-                    f"observation key {key!r}: expected an image [height, width, channels], "
-                    f"got {list(declared.shape)}"
-                )
-            same = (height, width) == tuple(size)
-            self.size = None if same else size
-            self.space: spaces.Box = spaces.Box(0, 255, (*size, channels), np.uint8)
-        elif declared.dtype == np.uint8:
-            self.space = spaces.Box(0, 255, (declared.low.size,), np.uint8)
-        else:
-            self.space = spaces.Box(-np.inf, np.inf, (declared.low.size,), np.float32)
-
-    def __call__(self, value: Any) -> np.ndarray:
-        value = np.asarray(value)
-        declared = self.declared
-        if value.shape != declared.shape or not _same_kind(value.dtype, declared.dtype):
-            raise ValueError(
-                f"observation key {self.key!r}: expected {declared.dtype} {list(declared.shape)}, "
-                f"got {value.dtype} {list(value.shape)}"
-            )
-        if self.is_image and self.size:
-            return resize_by_area(value, self.size)
-        # A copy: the environment may go on writing into its array.
-        return value.reshape(self.space.shape).astype(self.space.dtype)
-
-
-def _same_kind(one: np.dtype, other: np.dtype) -> bool:
-    """Whether both are floats or both integers of any width, or they are equal."""
-    if np.uint8 in (one, other):
-        return one == other
-    return one.kind == other.kind
+        converted, image = self._observations(obs)
+        if image is not None:
+            self._image = image
+        return converted
 
 
 def _make(name: str) -> gymnasium.Env:
@@ -176,35 +121,19 @@ def _prepare_pygame() -> None:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
-def _box_spaces(space: Any) -> tuple[str | None, dict[str, spaces.Box]]:
-    """The key of a lone box (None for a Dict), and all boxes by key."""
-    if _is_a(space, "Box"):
-        box = spaces.Box(space.low, space.high, space.shape, space.dtype)
-        key = "image" if box.dtype == np.uint8 and len(box.shape) > 1 else "vector"
-        return key, {key: box}
-    inner = dict(space.spaces) if _is_a(space, "Dict") else {}
-    if not inner:
-        raise ValueError(f"observation space: expected a Box or a Dict of Boxes, got {space}")
-    for key, value in inner.items():
-        if not _is_a(value, "Box"):
-            raise ValueError(f"observation key {key!r}: expected a Box, got {value}")
-        if key in RESERVED:
-            raise ValueError(f"observation key {key!r}: this name is taken; rename it")
-    return None, {key: _box_spaces(value)[1].popitem()[1] for key, value in inner.items()}
-
-
 def _action_space(space: Any) -> spaces.Discrete | spaces.Box:
     """The same space as one of Gymnasium's, whichever package it came from."""
-    if _is_a(space, "Discrete"):
+    if is_a(space, "Discrete"):
         return spaces.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
-    if _is_a(space, "Box") and np.issubdtype(space.dtype, np.floating):
+    if is_a(space, "Box") and np.issubdtype(space.dtype, np.floating):
         return spaces.Box(space.low, space.high, space.shape, space.dtype)
-    raise ValueError(f"action space: expected Discrete or a Box of floats, got {space}")
-
-
-def _is_a(space: Space, name: str) -> bool:
-    """Whether a class of this name is among the bases: both gyms have their own `Box`."""
-    return any(base.__name__ == name for base in type(space).__mro__)
+    message = f"action space: expected Discrete or a Box of floats, got {space}"
+    if is_a(space, "MultiDiscrete") or is_a(space, "MultiBinary"):
+        message += (
+            "; number the combinations and wrap the environment in "
+            "gymnasium.wrappers.TransformAction (docs/own_environment.md shows it)"
+        )
+    raise ValueError(message)
 
 
 def _parameters(env: Any, method: str) -> Mapping[str, inspect.Parameter]:
