@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -18,7 +19,7 @@ class Interrupt:
 
     def __init__(self):
         self.number: int | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
@@ -37,6 +38,7 @@ class Interrupt:
     @property
     def name(self) -> str:
         """The name of the signal that came, such as SIGINT."""
+        assert self.number is not None
         return signal.Signals(self.number).name
 
     def _handle(self, number: int, _) -> None:

@@ -69,7 +69,7 @@ class DMC(Env):
         specs = {k: v for k, v in self._env.observation_spec().items() if np.prod(v.shape)}
         sizes = {key: int(np.prod(spec.shape)) for key, spec in specs.items()}
         state = {k: spaces.Box(-np.inf, np.inf, (n,), np.float32) for k, n in sizes.items()}
-        picture = {"image": spaces.Box(0, 255, (*size, 3), np.uint8)} if image else {}
+        picture: dict = {"image": spaces.Box(0, 255, (*size, 3), np.uint8)} if image else {}
         self._keys = tuple(state)
         self.obs_space = with_flags(picture | state)
         action = self._env.action_spec()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium import Space, spaces
+from gymnasium import spaces
 from gymnasium.error import NoAsyncCallError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.utils import CloudpickleWrapper
@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 class Spaces(NamedTuple):
     """What can be said of an environment without having it."""
 
-    obs: dict[str, Space]
-    act: Space
+    obs: dict[str, spaces.Box]
+    act: Any
     action_names: tuple[str, ...] | None
 
 
@@ -65,7 +65,7 @@ class Remote(Env):
         self._record = False
         self._starts = self._losses = 0
         self._resets = False  # whether it is a reset that was sent
-        self._process: AsyncVectorEnv | None = None
+        self._process: Any = None  # an AsyncVectorEnv, where there is one
         self._start()
 
     def send(self, action: np.ndarray | None = None) -> None:
@@ -162,7 +162,7 @@ def survey(make: Callable[[int], Env], seed: int) -> Spaces:
 
     Raises ValueError where that fails, whatever the reason.
     """
-    parcel = CloudpickleWrapper(make)
+    parcel: Any = CloudpickleWrapper(make)  # type: ignore[arg-type]
     try:
         pickle.dumps(parcel)
     except Exception as error:  # what is in it raises what it likes
@@ -184,7 +184,7 @@ def _failed(error: Exception) -> str:
     return f"the environment fails at its first step: {type(error).__name__}: {error}"
 
 
-def _survey(make: CloudpickleWrapper, seed: int) -> Spaces:
+def _survey(make: Any, seed: int) -> Spaces:
     env = make.fn(seed)
     try:
         env.reset()
@@ -214,7 +214,9 @@ class _Seat:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(0)
 
 
@@ -222,7 +224,7 @@ class _Served(gymnasium.Env):
     """Our contract in Gymnasium's clothes. Reward and flags are among the observations."""
 
     def __init__(self, env: Env | None, known: Spaces):
-        self.env = env
+        self.env: Any = env
         # The order of keys is that of the encoder's inputs; from a plain dict, Dict sorts them.
         self.observation_space = spaces.Dict(collections.OrderedDict(known.obs))
         self.action_space = known.act

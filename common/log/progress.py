@@ -6,7 +6,7 @@ import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -42,7 +42,7 @@ class Progress:
         self._multiplier = multiplier
         self._interval = interval
         self._stream = _Stream(stream or sys.stdout)
-        self._console = Console(file=self._stream, highlight=False, markup=False)
+        self._console = Console(file=cast(TextIO, self._stream), highlight=False, markup=False)
         self._live: Live | None = None
         self._phase = "start"
         self._rates: dict[str, _Rates] = collections.defaultdict(_Rates)

@@ -197,21 +197,23 @@ def make_dist(
     Raises:
         ValueError: an unknown kind.
     """
+    if kind not in KINDS:
+        raise ValueError(f"dist: got {kind!r}, expected one of {', '.join(KINDS)}")
     out = tf.cast(out, tf.float32)
-    std = None if std is None else tf.cast(std, tf.float32)
     if kind == "mse":
         return tfd.Independent(tfd.Normal(out, 1.0), event_dims)
     if kind == "binary":
         return tfd.Independent(tfd.Bernoulli(logits=out, dtype=tf.float32), event_dims)
     if kind == "onehot":
         return OneHot(out)
+    assert std is not None, f"{kind} has a std"
+    std = tf.cast(std, tf.float32)
     if kind == "trunc_normal":
         return ClippedTruncatedNormal(tf.tanh(out), 2 * tf.nn.sigmoid(std / 2) + min_std)
     if kind == "normal":
         return tfd.Independent(tfd.Normal(out, tf.nn.softplus(std) + min_std), event_dims)
-    if kind == "tanh_normal":
-        return TanhNormal(5 * tf.tanh(out / 5), tf.nn.softplus(std) + min_std, draws)
-    raise ValueError(f"dist: got {kind!r}, expected one of {', '.join(KINDS)}")
+    assert draws is not None, f"the mode of {kind} is estimated"
+    return TanhNormal(5 * tf.tanh(out / 5), tf.nn.softplus(std) + min_std, draws)
 
 
 KINDS: Sequence[str] = ("mse", "binary", "onehot", "normal", "trunc_normal", "tanh_normal")

@@ -27,6 +27,7 @@ def parse_schedule(value: float | str) -> tuple[str, tuple[float, ...]]:
     Raises:
         ValueError: neither a finite number nor a schedule of such with a positive duration.
     """
+    arguments: tuple[float, ...]
     try:
         match = _CALL.fullmatch(value) if isinstance(value, str) else None
         if match is None:

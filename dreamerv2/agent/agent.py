@@ -50,8 +50,8 @@ class Agent(Module):
     def __init__(
         self,
         config,
-        obs_space: Mapping[str, gymnasium.Space],
-        act_space: gymnasium.Space,
+        obs_space: Mapping[str, gymnasium.spaces.Box],
+        act_space: gymnasium.spaces.Box,
     ):
         for key in config.flat:
             if key.endswith(".act"):

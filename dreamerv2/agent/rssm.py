@@ -7,6 +7,7 @@ statistics that `stoch` was drawn from, `logit` `[B, K, C]` (Gaussian: `mean`, `
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -78,7 +79,7 @@ class RSSM(Module):
         self.img_in = Dense(self.stoch_size + action_size, config.hidden, dtype, rng)
         self.img_in_norm = make_norm(config.norm, config.hidden, norm_dtype)
         self.gru = GRUCell(config.hidden, self._deter, precision.dtype("rssm/gru"), rng)
-        self.img = {}
+        self.img: dict[str, Any] = {}
         for k in range(self._ensemble):
             self.img[f"img_out_{k}"] = Dense(self._deter, config.hidden, dtype, rng)
             self.img[f"img_out_norm_{k}"] = make_norm(config.norm, config.hidden, norm_dtype)
@@ -111,8 +112,8 @@ class RSSM(Module):
         lead = stoch.shape.rank - 2
         return tf.reshape(stoch, tf.concat([tf.shape(stoch)[:lead], [self.stoch_size]], 0))
 
-    def dist(self, state: State) -> OneHot | Gaussian:
-        """The distribution that the state's statistics describe, over `stoch` as one event."""
+    def dist(self, state: State) -> Any:
+        """`OneHot` or `Gaussian` from the state's statistics, over `stoch` as one event."""
         if self._classes:
             return OneHot(state["logit"], event_dims=1)
         return Gaussian(state["mean"], state["std"])
@@ -233,7 +234,7 @@ class RSSM(Module):
         prior = self._prior_stats(post["deter"], draws)
         prior |= self._sample(prior, self._noise(draws, [steps, batch]))
         prior["deter"] = post["deter"]
-        return tuple({key: _swap(x) for key, x in states.items()} for states in (post, prior))
+        return _swapped(post), _swapped(prior)
 
     def _observe_step(self, apply, state, inputs, constants, vectors) -> State:
         is_first = constants["is_first"]
@@ -350,6 +351,10 @@ def _unless(is_first: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     A product with a mask would keep a NaN, in the value and in the gradient.
     """
     return tf.where(is_first[..., None], tf.zeros_like(x), x)
+
+
+def _swapped(states: State) -> State:
+    return {key: _swap(x) for key, x in states.items()}
 
 
 def _swap(x: tf.Tensor) -> tf.Tensor:

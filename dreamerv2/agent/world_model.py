@@ -4,7 +4,7 @@ Shape letters: B batch, T time, N = B*T imagination starts, H horizon, F feature
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -155,8 +155,9 @@ class WorldModel(Module):
 
     def predictions(self, feat: tf.Tensor) -> dict:
         """The distribution of each predicted key; `grad_heads` pass gradients to `feat`."""
-        result = {}
-        for name, head in {"decoder": self.decoder, **self.heads}.items():
+        result: dict[str, Any] = {}
+        modules: dict[str, Any] = {"decoder": self.decoder, **self.heads}
+        for name, head in modules.items():
             inputs = feat if name in self._config.grad_heads else tf.stop_gradient(feat)
             dist = head(inputs)
             result |= dist if isinstance(dist, dict) else {name: dist}

@@ -14,6 +14,7 @@ from common.log.logger import (
     GIFOutput,
     JSONLOutput,
     Logger,
+    Output,
     TensorBoardOutput,
     TerminalOutput,
     Tolerant,
@@ -79,7 +80,7 @@ def make_logger(config: Config, show: Callable[[str], None]) -> Logger:
     Files that cannot be written are lost with a warning; a terminal that is gone is an OSError.
     """
     logdir = Path(config.logdir).expanduser()
-    outputs = [
+    outputs: list[Output] = [
         TerminalOutput(show),
         Tolerant("metrics.jsonl", lambda: JSONLOutput(logdir), show),
         Tolerant("videos/", lambda: GIFOutput(logdir / "videos"), show),

@@ -53,6 +53,15 @@ class Runner:
     itself: a mistake (ValueError, OSError) leaves the logdir as it was.
     """
 
+    # What `_make_state` sets.
+    _eval_due: int
+    _averages: Averages
+    _guard: Guard
+    _carry: Mapping[str, Any] | None
+    _batch: Batch | None
+    _updates_logged: int
+    _saved: tuple[int, int] | None
+
     def __init__(
         self,
         config: Config,
@@ -136,7 +145,7 @@ class Runner:
             self._show(finish.summary(self._meta, self._config))
             return 0
         self._show(f"Saved at agent step {self.step:,}; the same command resumes.")
-        return 128 + self._interrupt.number
+        return 128 + (self._interrupt.number or 0)
 
     def _run(self) -> None:
         if self._goes_on():
@@ -377,10 +386,10 @@ class Runner:
         self._evaluation: dict[str, Any] | None = None
         self._averages = Averages()
         self._guard = Guard()
-        self._carry: Mapping[str, Any] | None = None
-        self._batch: Batch | None = None
+        self._carry = None
+        self._batch = None
         self._updates_logged = 0
-        self._saved: tuple[int, int] | None = None
+        self._saved = None
         self._said_interrupt = False
         self._updating = False  # where an exception leaves half an update
 
@@ -482,7 +491,7 @@ class Runner:
         directory.mkdir(exist_ok=True)
         if self._batch is not None:
             with write_atomically(directory / "batch.npz") as file:
-                np.savez_compressed(file, **self._batch)
+                np.savez_compressed(file, **self._batch)  # type: ignore[arg-type]
         checkpoint.save(directory / "checkpoint.npz", *self._state())
         raise NonFiniteError(
             f"{name} is not finite at agent step {self.step:,}, update {self.updates:,}; "
