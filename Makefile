@@ -1,4 +1,5 @@
 # make watch   set up what is needed, then film an agent that comes with the project: runs/watch.gif
+# make dream   set up what is needed, then play inside the imagination of that agent, in the browser
 # make train   set up what is needed, then train DreamerV2 on Atari Breakout; run it again to go on
 # make play    the same on MinAtar's Breakout until the agent plays well, then film it (an hour)
 # make test    set up what is needed, then run the tests
@@ -13,7 +14,7 @@ LOGDIR := runs/breakout
 ARGS :=
 PYTHON := python3.11 python3.12 python3.10 python3 python
 comma := ,
-EXTRAS := classic,dev,minatar,test$(if $(shell command -v nvidia-smi),$(comma)cuda)
+EXTRAS := classic,dev,dream,minatar,test$(if $(shell command -v nvidia-smi),$(comma)cuda)
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
@@ -21,14 +22,17 @@ READY := $(VENV)/ready
 # Not where `train` goes: another game.
 play: LOGDIR := runs/minatar
 
-.PHONY: watch train play test test-slow learn lint setup
+.PHONY: watch dream train play test test-slow learn lint setup
 
-# The agent that `watch` films, one of videos/agents/.
+# The agent that `watch` films and `dream` opens: one of videos/agents/, or the directory of a run.
 AGENT := minatar
 
 watch: setup
 	@mkdir -p runs
 	$(RUN) -m dreamerv2.render --logdir $(AGENT) --out runs/watch.gif $(ARGS)
+
+dream: setup
+	$(RUN) -m dreamerv2.dream --logdir $(AGENT) $(ARGS)
 
 train: setup
 	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs atari small $(ARGS)

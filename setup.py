@@ -22,7 +22,11 @@ setup(
     ],
     # In a checkout blocks and agents stand beside the package, where a reader looks for them.
     package_dir={"dreamerv2.agents": "videos/agents", "dreamerv2.configs": "configs"},
-    package_data={"dreamerv2.agents": ["*.npz", "*.md"], "dreamerv2.configs": ["*.yaml"]},
+    package_data={
+        "dreamerv2.agents": ["*.npz", "*.md"],
+        "dreamerv2.configs": ["*.yaml"],
+        "dreamerv2.dream": ["page/*"],
+    },
     # The lower bounds are what Python 3.10 gets, the upper ones the next version that may break;
     # constraints.txt has the exact versions that were tested.
     install_requires=[
@@ -49,6 +53,9 @@ setup(
     entry_points={"console_scripts": ["dreamerv2 = dreamerv2.__main__:main"]},
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        # The page on which a person plays inside the model.
+        "dream": ["starlette>=1.0,<2", "uvicorn>=0.40,<0.60", "websockets>=16,<18"],
+        "browser": ["playwright>=1.50,<2"],  # to test that page; it drives Debian's chromium
         "legacy": ["atari-py==0.2.9", "gym==0.26.*"],
         "classic": ["pygame>=2.6,<3"],  # to render CartPole, Pendulum and their like
         "crafter": ["crafter>=1.8.3,<2"],

@@ -19,8 +19,8 @@ FLOORS = (
     {"dreamerv2.agent"},
     {"dreamerv2.run"},
     {"dreamerv2.play"},
-    {"dreamerv2.film", "dreamerv2.latent", "dreamerv2.measure", "dreamerv2.precision"}
-    | {"dreamerv2.reference"},
+    {"dreamerv2.dream", "dreamerv2.film", "dreamerv2.latent", "dreamerv2.measure"}
+    | {"dreamerv2.precision", "dreamerv2.reference"},
     {"dreamerv2.api"},
     {"dreamerv2", "dreamerv2.__main__"},
 )

@@ -82,6 +82,8 @@ def test_the_wheel_holds_the_packages_and_every_block_and_nothing_else(project, 
         for path in (project / package).rglob("*.py")
     }
     wanted |= {f"dreamerv2/configs/{path.name}" for path in project.glob("configs/*.yaml")}
+    page = project / "dreamerv2" / "dream" / "page"
+    wanted |= {f"dreamerv2/dream/page/{path.name}" for path in page.iterdir()}
     wanted |= {f"dreamerv2/agents/{path.name}" for path in project.glob("videos/agents/*.*")}
     assert wanted <= names
     assert not [name for name in names - wanted if ".dist-info/" not in name]
@@ -153,8 +155,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported(project):
                 imported.add(node.module.partition(".")[0])
     imported -= {"common", "dreamerv2", *sys.stdlib_module_names}
     setup = _setup(project)
-    suites = ("crafter", "dmc", "legacy", "minatar")
-    optional = [requirement for name in suites for requirement in setup["extras_require"][name]]
+    extras = ("crafter", "dmc", "dream", "legacy", "minatar")
+    optional = [requirement for name in extras for requirement in setup["extras_require"][name]]
     required = _names(setup["install_requires"])
     declared = {IMPORTS.get(name, name) for name in required | _names(optional)}
     assert sorted(imported - declared) == []

@@ -74,9 +74,9 @@ def forecast_of(age):
 
 def test_images_of_any_number_of_channels_are_shown():
     image = np.random.default_rng(0).integers(0, 256, (4, 4, 5)).astype(np.uint8)
-    np.testing.assert_array_equal(panels.rgb(image[..., :3]), image[..., :3])
+    np.testing.assert_array_equal(paint.rgb(image[..., :3]), image[..., :3])
     for channels in (1, 2, 4, 5):
-        shown = panels.rgb(image[..., :channels])
+        shown = paint.rgb(image[..., :channels])
         np.testing.assert_array_equal(shown, image[..., [channels - 1] * 3])
 
 

@@ -77,19 +77,27 @@ class MinAtar(Env):
         Where several objects are in a cell, the one of the highest channel is seen, as in the
         package's own display.
         """
-        return self._colours().repeat(CELL, 0).repeat(CELL, 1)
-
-    def _colours(self) -> np.ndarray:
-        """The colour of each cell, uint8 [10, 10, 3]."""
-        board = self._game.state()
-        kinds = np.max(board * np.arange(1, board.shape[2] + 1), axis=2)
-        return PALETTE[kinds]
+        return board_colours(self._game.state()).repeat(CELL, 0).repeat(CELL, 1)
 
     def _obs(self) -> Obs:
         obs = {"vector": self._game.state().ravel().astype(np.float32)}
         if self._cells:
-            obs["image"] = self._colours()[self._cells]
+            obs["image"] = board_colours(self._game.state())[self._cells]
         return obs
+
+
+def board_colours(board: np.ndarray) -> np.ndarray:
+    """The colour of each cell, uint8 [rows, columns, 3].
+
+    board: [rows, columns, channels], how much of each kind of object is in a cell, from 0 to 1. A
+    whole object hides those of lower channels; a part of one, as a model predicts it, shines
+    through.
+    """
+    colours = np.broadcast_to(PALETTE[0].astype(np.float32), (*board.shape[:2], 3))
+    for kind in range(board.shape[2]):
+        share = np.clip(board[..., kind : kind + 1], 0, 1).astype(np.float32)
+        colours = colours + share * (PALETTE[kind + 1] - colours)
+    return np.round(colours).astype(np.uint8)
 
 
 def _load():

@@ -20,6 +20,8 @@ GREEN: Color = (110, 220, 130)
 GOLD: Color = (255, 204, 80)
 MAGENTA: Color = (255, 88, 196)
 
+# Vectors up to this size are shown as bars, larger ones as cells.
+MOST_BARS = 32
 # Steps between background and letter: smooth enough, and few colours.
 _SHADES = 4
 
@@ -88,6 +90,32 @@ def zoomed(image: np.ndarray, height: int, width: int) -> np.ndarray:
     ratio = min(height / h, width / w)
     rows, columns = (max(1, int(n * ratio)) for n in (h, w))
     return image[np.arange(rows) * h // rows][:, np.arange(columns) * w // columns]
+
+
+def rgb(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] as [H, W, 3]; of other than 1 or 3 channels the last one, the newest of a
+    stack of frames."""
+    return image if image.shape[-1] == 3 else np.repeat(image[..., -1:], 3, -1)
+
+
+def square(values: np.ndarray) -> np.ndarray:
+    """Vectors [..., D] as squares [..., side, side], filled up with zeros."""
+    size = values.shape[-1]
+    side = int(np.ceil(np.sqrt(size)))
+    padding = np.zeros((*values.shape[:-1], side * side - size), values.dtype)
+    return np.concatenate([values, padding], -1).reshape(*values.shape[:-1], side, side)
+
+
+def vector(canvas: np.ndarray, share: np.ndarray) -> None:
+    """Fill the canvas with numbers `share` [D] in [0, 1]: bars, or many as a square of cells."""
+    canvas[:] = FIELD
+    if len(share) > MOST_BARS:
+        centered(canvas, zoomed(heat(square(share)), *canvas.shape[:2]))
+        return
+    lines = np.arange(canvas.shape[0]) * len(share) // canvas.shape[0]
+    ends = np.clip(share[lines], 0.02, 1) * canvas.shape[1]
+    canvas[np.arange(canvas.shape[1]) < ends[:, None]] = BLUE
+    gaps(canvas, len(share))
 
 
 def centered(canvas: np.ndarray, image: np.ndarray) -> None:

@@ -15,8 +15,6 @@ from dreamerv2.film.insight import Forecast, Insight, Opinion
 # A dream sees so many rows, then goes on alone, and starts again [agent steps].
 DREAM_CONTEXT, DREAM_STEPS = 5, 45
 SMALLEST_FONT = 8  # that can be read
-# Vectors up to this size are shown as bars, larger ones as cells.
-MOST_BARS = 32
 
 
 class Episode(NamedTuple):
@@ -58,17 +56,9 @@ class Picture(Panel):
 
     def draw(self, area: np.ndarray, row: int) -> None:
         if self._seen.ndim == 4:
-            paint.centered(area, paint.zoomed(rgb(self._seen[row]), *area.shape[:2]))
+            paint.centered(area, paint.zoomed(paint.rgb(self._seen[row]), *area.shape[:2]))
             return
-        share = (self._seen[row] - self._low) / self._span
-        area[:] = paint.FIELD
-        if len(share) > MOST_BARS:
-            paint.centered(area, paint.zoomed(paint.heat(square(share)), *area.shape[:2]))
-            return
-        lines = np.arange(area.shape[0]) * len(share) // area.shape[0]
-        ends = np.clip(share[lines], 0.02, 1) * area.shape[1]
-        area[np.arange(area.shape[1]) < ends[:, None]] = paint.BLUE
-        paint.gaps(area, len(share))
+        paint.vector(area, (self._seen[row] - self._low) / self._span)
 
 
 class Prediction(Picture):
@@ -97,7 +87,7 @@ class Latent(Panel):
     def __init__(self, latents: State):
         stoch = np.asarray(latents["stoch"], np.float32)
         if "logit" not in latents:
-            self._cells = square(0.5 + stoch / 6)  # three standard deviations either way
+            self._cells = paint.square(0.5 + stoch / 6)  # three standard deviations either way
             self._drawn = np.zeros(self._cells.shape, bool)
             self._size = f"{stoch.shape[-1]}"
             return
@@ -281,18 +271,10 @@ def vector_limits(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Bars have their own, since their units differ. Many numbers are one picture with one scale: a
     cell that never changes is as bright as its value.
     """
-    axis = 0 if observed.shape[1] <= MOST_BARS else None
+    axis = 0 if observed.shape[1] <= paint.MOST_BARS else None
     shape = observed.shape[1:]
     low, high = np.min(observed, axis), np.max(observed, axis)
     return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
-
-
-def square(values: np.ndarray) -> np.ndarray:
-    """Vectors [..., D] as squares [..., side, side], filled up with zeros."""
-    size = values.shape[-1]
-    side = int(np.ceil(np.sqrt(size)))
-    padding = np.zeros((*values.shape[:-1], side * side - size), values.dtype)
-    return np.concatenate([values, padding], -1).reshape(*values.shape[:-1], side, side)
 
 
 def calm(seen: np.ndarray) -> np.ndarray:
@@ -300,9 +282,3 @@ def calm(seen: np.ndarray) -> np.ndarray:
     if seen.dtype != np.uint8:
         return seen
     return np.minimum((seen.astype(np.uint16) + 4) // 8 * 8, 255).astype(np.uint8)
-
-
-def rgb(image: np.ndarray) -> np.ndarray:
-    """An image [H, W, C] as [H, W, 3]; of other than 1 or 3 channels the last one, the newest of a
-    stack of frames."""
-    return image if image.shape[-1] == 3 else np.repeat(image[..., -1:], 3, -1)

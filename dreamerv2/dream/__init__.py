@@ -1,0 +1,1 @@
+"""The page on which a person plays inside the world model, and its server."""
