@@ -183,13 +183,12 @@ def test_a_dream_without_actions_or_images_is_refused(run, tmp_path):
     env.close()
 
 
-def test_the_snippet_of_the_readme_runs(project, run, tmp_path, monkeypatch):
-    readme = project / "README.md"
-    if not readme.exists():
-        pytest.skip("no README in this tree")
-    snippets = re.findall(r"```python\n(.*?)```", readme.read_text(), re.S)
+def test_the_snippets_of_the_documentation_run(project, run, tmp_path, monkeypatch):
+    pages = [project / "README.md", *project.glob("docs/*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    snippets = re.findall(r"```python\n(.*?)```", text, re.S)
     snippets = [code for code in snippets if "dreamerv2.load" in code]
-    assert snippets, "the README shows no dreamerv2.load"
+    assert snippets, "no page shows dreamerv2.load"
     monkeypatch.chdir(tmp_path)
     for code in snippets:
         named = re.search(r'dreamerv2\.load\("(.*?)"\)', code)
