@@ -13,7 +13,7 @@ from common.checkpoint import Checkpoints
 from common.nn.draws import Modes
 from dreamerv2 import latents
 from dreamerv2.agent.agent import Agent
-from dreamerv2.latent import figures, interpolate, probe, sweep, usage
+from dreamerv2.latent import SECTIONS, figures, interpolate, probe, sweep, usage
 from dreamerv2.latent.collect import collect
 from dreamerv2.latent.model import LatentModel, Latents, Response
 from dreamerv2.run import blocks, snapshot
@@ -422,7 +422,7 @@ def report(tmp_path_factory):
 def test_all_sections_end_in_one_report(report):
     numbers = json.loads((report / "report.json").read_text())
     assert numbers["run"]["env_frames"] == 16 and numbers["run"]["features"] == "discrete"
-    assert list(numbers) == ["run", "usage", "sweep", "interpolate", "probe"]
+    assert list(numbers) == ["run", *SECTIONS]
     assert 0 <= numbers["usage"]["never_used_fraction"] <= 1
     assert len(numbers["usage"]["entropy_bits"]) == 4
     assert len(numbers["sweep"]["pixel_change"]) == 4
@@ -430,6 +430,8 @@ def test_all_sections_end_in_one_report(report):
     errors = numbers["probe"]["errors"]
     assert list(errors) == ["mean", "discrete", "deter", "full", "pixels"]
     assert list(errors["pixels"]["mlp"]) == numbers["probe"]["variables"]
+    assert numbers["information"]["variables"] == numbers["probe"]["variables"]
+    assert len(numbers["fix"]["loss"]) == 4 and numbers["fix"]["games"] == 4
     # A random latent knows nothing of the game, the pixels do.
     mean = errors["mean"]["mean"]["own_y"]
     assert errors["pixels"]["linear"]["own_y"] < 0.7 * mean
@@ -447,11 +449,11 @@ def test_every_picture_of_the_report_is_there_and_shows_something(report):
     assert not re.search(r"\{\w*\}|nan|None", text)
 
 
-def test_without_ram_the_report_says_so_and_the_probe_alone_is_an_error(tmp_path, capsys):
-    write_checkpoint(tmp_path, "debug", task="minatar_breakout", time_limit=40)
+def test_what_is_not_known_of_a_task_is_said_and_is_an_error_when_it_is_asked_for(tmp_path, capsys):
+    write_checkpoint(tmp_path, "debug", task="gym_CartPole-v1", time_limit=40)
     fast = ["--logdir", tmp_path, "--episodes", "1", "--steps", "40"]
-    assert "does not have" in fails(capsys, *fast, "probe")
-    assert "decodes images" in fails(capsys, *fast, "sweep")
+    assert "variables, which are not known of gym_CartPole-v1" in fails(capsys, *fast, "probe")
+    assert "decodes images or MinAtar's board" in fails(capsys, *fast, "sweep")
     assert latents.main([str(word) for word in fast]) == 0
     text = (tmp_path / "latents" / "report.md").read_text()
     assert "## Probe\n\nNot available: " in text and "## Usage: " in text
@@ -472,7 +474,10 @@ def test_gaussian_latents_are_an_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     "argv, expected",
     [
-        (["usages"], "got 'usages', expected some of usage, sweep, interpolate, probe"),
+        (
+            ["usages"],
+            "got 'usages', expected some of usage, sweep, interpolate, probe, ",
+        ),
         (["--episodes", "0"], "argument --episodes: got 0"),
         ([], "no checkpoint here"),
     ],

@@ -61,6 +61,10 @@ class Env:
         """The current screen of the game in its own size and colours, uint8 [H, W, 3]."""
         raise NotImplementedError
 
+    def variables(self) -> dict[str, float]:
+        """What the game itself knows now, by name, for studies; empty where that is not known."""
+        return {}
+
     def skipped_frames(self) -> list[np.ndarray]:
         """Screens of the environment frames that the last step went through, oldest first.
 

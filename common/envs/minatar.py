@@ -27,6 +27,9 @@ PALETTE = np.array(
     np.uint8,
 )
 CELL = 16  # pixels of a cell's side in `render`
+BOARD = (10, 10)  # rows, columns
+# Columns and rows per step of Breakout's ball, by the number that the game has for its direction.
+BALL_STEPS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 
 
 class MinAtar(Env):
@@ -49,7 +52,7 @@ class MinAtar(Env):
         environment, games = _load()
         if name not in games:
             raise unknown_name("MinAtar game", name, games)
-        self._game = environment(name)
+        self._name, self._game = name, environment(name)
         self._game.seed(seed)
         self._actions = self._game.minimal_action_set()
         rows, columns, channels = self._game.state_shape()
@@ -78,6 +81,21 @@ class MinAtar(Env):
         package's own display.
         """
         return board_colours(self._game.state()).repeat(CELL, 0).repeat(CELL, 1)
+
+    def variables(self) -> dict[str, float]:
+        """Of Breakout: ball, paddle [cells], the ball's next step if it meets nothing, bricks."""
+        if self._name != "breakout":
+            return {}
+        game = self._game.env
+        dx, dy = BALL_STEPS[game.ball_dir]
+        return {
+            "ball_x": game.ball_x,
+            "ball_y": game.ball_y,
+            "ball_dx": dx,
+            "ball_dy": dy,
+            "paddle_x": game.pos,
+            "bricks": np.count_nonzero(game.brick_map),
+        }
 
     def _obs(self) -> Obs:
         obs = {"vector": self._game.state().ravel().astype(np.float32)}

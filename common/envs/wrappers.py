@@ -36,6 +36,9 @@ class Wrapper(Env):
     def render(self) -> np.ndarray:
         return self.env.render()
 
+    def variables(self) -> dict[str, float]:
+        return self.env.variables()
+
     def skipped_frames(self) -> list[np.ndarray]:
         return self.env.skipped_frames()
 

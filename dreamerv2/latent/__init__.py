@@ -5,4 +5,4 @@ size, A actions, H W image. Images are float32 in [0, 1]; their distances are in
 which there are 255 between black and white.
 """
 
-SECTIONS = ("usage", "sweep", "interpolate", "probe")
+SECTIONS = ("usage", "sweep", "interpolate", "probe", "information", "fix")

@@ -3,7 +3,7 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Recording(NamedTuple):
     prior_log_probs: np.ndarray  # float32 [N, K, C]
     images: np.ndarray | None  # uint8 [N, H, W, channels], None where nothing is decoded as image
     ram: np.ndarray | None  # uint8 [N, 128], None where the environment has none
+    variables: dict[str, np.ndarray]  # float [N] each, what the game itself knows
     episode: np.ndarray  # int [N], 0, 1, ...
     returns: list[float]  # per episode
 
@@ -44,7 +45,7 @@ def collect(
         number = episode_seed(seed, index)
         env = make_env(number)
         rows = itertools.islice(play(env, policy.episode(number), steps), max(1, steps // episodes))
-        played.append(_columns(rows, model.image_key))
+        played.append(_columns(rows, model, env))
         env.close()
         returns.append(float(played[-1].pop("reward").sum()))
         length = len(played[-1]["classes"])
@@ -62,13 +63,17 @@ def collect(
         *prior,
         arrays.get("image"),
         arrays.get("ram"),
+        {key[1]: values for key, values in arrays.items() if key[0] == "variable"},
         episode,
         returns,
     )
 
 
-def _columns(rows: Iterable[Row], image_key: str | None) -> dict[str, np.ndarray]:
-    """One episode as `[rows, ...]` per key; `action` is what the policy does at the row."""
+def _columns(rows: Iterable[Row], model: LatentModel, env: Env) -> dict[Any, np.ndarray]:
+    """One episode as `[rows, ...]` per key; `action` is what the policy does at the row.
+
+    Variables of the game are under `("variable", NAME)`; `env` is at the row that `rows` gave last.
+    """
     columns = defaultdict(list)
     for obs, action, (latent, _) in rows:
         columns["classes"].append(np.argmax(latent["stoch"][0], -1).astype(np.int32))
@@ -76,8 +81,10 @@ def _columns(rows: Iterable[Row], image_key: str | None) -> dict[str, np.ndarray
         columns["deter"].append(np.asarray(latent["deter"][0], np.float32))
         columns["action"].append(action)
         columns["reward"].append(float(obs["reward"]))
-        if image_key:
-            columns["image"].append(np.array(obs[image_key]))
+        if model.image_key:
+            columns["image"].append(np.array(model.frame(obs)))
         if "ram" in obs:
             columns["ram"].append(np.array(obs["ram"]))
+        for name, value in env.variables().items():
+            columns["variable", name].append(float(value))
     return {key: np.stack(column) for key, column in columns.items()}

@@ -9,7 +9,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from common.envs.minatar import board_colours
 from common.report.figures import figure
+from dreamerv2.latent.information import Information
 from dreamerv2.latent.interpolate import Example, Interpolation
 from dreamerv2.latent.sweep import Sweep, others_in_use, per_variable
 from dreamerv2.latent.usage import Usage, entropy_bits
@@ -19,6 +21,7 @@ CURRENT = "#2ca02c"
 BLUE, ORANGE, GRAY, LIGHT = "#1f77b4", "#ff7f0e", "#777777", "#d8d8d8"
 BRIGHTER, DARKER = "#b2182b", "#2166ac"
 DPI = 100
+TILE = 40  # pixels that an image has at least in a grid of them
 
 
 def usage_heatmap(path: Path, posterior: Usage, prior: Usage) -> None:
@@ -73,7 +76,8 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
     """One real state, the most effective variables through all their classes, and the changes."""
     variables, classes = counts.shape
     order = np.argsort(-per_variable(result.pixel, others_in_use(result.current, counts)))[:shown]
-    size, pad = result.tiles.shape[2], 6
+    zoom = -(-TILE // result.tiles.shape[2])
+    size, pad = zoom * result.tiles.shape[2], 6
     cell = size + 2 * pad
     canvas = np.ones((2 * len(order) * cell, classes * cell, 3))
     for row, variable in enumerate(order):
@@ -85,6 +89,7 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
             for line, tile in enumerate((_rgb(image), _signed(image - base))):
                 y, x = (2 * row + line) * cell, c * cell
                 canvas[y + 1 : y + cell - 1, x + 1 : x + cell - 1] = _hex(color)
+                tile = tile.repeat(zoom, 0).repeat(zoom, 1)
                 canvas[y + pad : y + pad + size, x + pad : x + pad + size] = tile
     height, width = canvas.shape[:2]
     with figure(path, 1.3 + width / 110, 1.2 + height / 110) as drawing:
@@ -104,7 +109,7 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
             "change: darker": DARKER,
         }
         handles = [Patch(color=color, label=label) for label, color in legend.items()]
-        drawing.legend(handles=handles, loc="outside upper center", ncols=5)
+        drawing.legend(handles=handles, loc="outside upper center", ncols=3)
 
 
 def sweep_maps(path: Path, result: Sweep) -> None:
@@ -280,8 +285,53 @@ def probe_errors(path: Path, errors: Mapping[str, Mapping], names: Sequence[str]
         drawing.legend(handles, labels, loc="outside lower center", ncols=3)
 
 
+def information(path: Path, found: Information) -> None:
+    """What each variable tells about the game, the variables sorted by what they are about."""
+    order = found.order
+    with figure(path, 2.2 + 0.9 * len(found.names), 1.6 + 0.24 * len(order)) as drawing:
+        ax = drawing.subplots()
+        share = 100 * found.share[order]
+        image = ax.imshow(share, aspect="auto", cmap="viridis", vmin=0, vmax=max(10, share.max()))
+        for row, column in np.ndindex(*share.shape):
+            if share[row, column] >= 1:
+                bright = share[row, column] > 0.6 * image.norm.vmax
+                color = "black" if bright else "white"
+                text = f"{share[row, column]:.0f}"
+                ax.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
+        labels = [
+            f"{name}\n{bits:.1f} bits"
+            for name, bits in zip(found.names, found.entropy, strict=True)
+        ]
+        ax.set_xticks(range(len(labels)), labels, fontsize=8)
+        ax.set_yticks(range(len(order)), order, fontsize=8)
+        ax.set_ylabel("variable of the latent")
+        ax.set_title("What each variable tells about the game")
+        drawing.colorbar(image, ax=ax, label="% of what there is to know")
+
+
+def fixed_returns(path: Path, numbers: Mapping) -> None:
+    """What the return loses when a variable has one class for whole games, the worst first."""
+    loss = np.array(numbers["loss"])
+    low, high = np.array(numbers["loss_interval"]).T
+    order = np.argsort(-loss)
+    x = np.arange(len(loss))
+    with figure(path, 2 + 0.3 * len(loss), 3.6) as drawing:
+        ax = drawing.subplots()
+        bounds = np.maximum(0, [loss - low, high - loss])[:, order]
+        ax.bar(x, loss[order], color=BLUE, yerr=bounds, error_kw={"lw": 1, "ecolor": GRAY})
+        free, fixed = numbers["free"]["mean"], numbers["all_fixed_mean"]
+        ax.axhline(0, color="k", lw=0.8)
+        ax.axhline(free - fixed, color=ORANGE, ls="--", label="all variables fixed")
+        ax.set_xticks(x, order, fontsize=8)
+        ax.set(xlabel="variable that is fixed", ylabel="return lost")
+        ax.set_title(f"Of {free:.3g} points per game, {numbers['games']} games each")
+        ax.legend()
+
+
 def _rgb(image: np.ndarray) -> np.ndarray:
-    """An image `[H, W, 1 or 3]` in [0, 1] as `[H, W, 3]`."""
+    """An image `[H, W, 1 or 3]` in [0, 1], or a board with more channels, as `[H, W, 3]`."""
+    if image.shape[-1] > 3:
+        return board_colours(image) / np.float32(255)
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 

@@ -148,6 +148,11 @@ def nearest_distance(images: np.ndarray, known: np.ndarray) -> np.ndarray:
     return 255 * cdist(flat, flat_known, "cityblock").min(-1) / flat.shape[1]
 
 
+def is_between(position: np.ndarray) -> np.ndarray:
+    """Whether a step of a walk is far from both of its ends."""
+    return (position > 0.25) & (position < 0.75)
+
+
 class Walks(NamedTuple):
     """Walks of one order, joined: every step of every pair."""
 
@@ -157,7 +162,7 @@ class Walks(NamedTuple):
 
     def between(self) -> "Walks":
         """The inner half of all walks, where neither end is near."""
-        inner = (self.position > 0.25) & (self.position < 0.75)
+        inner = is_between(self.position)
         return Walks(*(values[inner] for values in self))
 
 
@@ -182,6 +187,9 @@ class Interpolation(NamedTuple):
     shuffled: np.ndarray  # `log_prob` of shuffled latents
     known: int  # rows that latents and images were held against
     examples: list[Example]
+    decoded: dict[
+        str, np.ndarray
+    ]  # images [S, H, W, channels]: inner half by order, real, shuffled
 
 
 class Judge:
@@ -227,24 +235,29 @@ def interpolate(
     judge = Judge(decode, latents.take(seen), log_probs[seen])
     first = rng.permutation(walk_starts(latents.classes, episode))[:walks]
     chosen = Pairs(first, first + latents.classes.shape[1])
-    walked, mixes, examples = _walk_all(decode, latents, frames, chosen, judge, rng)
+    walked, mixes, examples, decoded = _walk_all(decode, latents, frames, chosen, judge, rng)
     some = latents.take(others)
+    mingled = Latents(shuffled(some.classes, rng), some.deter)
+    decoded |= {"real": decode(some), "shuffled": decode(mingled)}
     return Interpolation(
         pairs=distances(decode, latents, near_and_far_pairs(episode, pairs, rng)),
         changed=changed_distances(decode, some, counts, rng),
         walks=walked,
         mix=mixes,
         real_own=own_log_prob(some.classes, log_probs[others]),
-        real=judge(some.classes, decode(some), np.zeros(len(others))),
-        shuffled=best_log_prob(shuffled(some.classes, rng), log_probs[seen]),
+        real=judge(some.classes, decoded["real"], np.zeros(len(others))),
+        shuffled=best_log_prob(mingled.classes, log_probs[seen]),
         known=len(seen),
         examples=examples,
+        decoded=decoded,
     )
 
 
 def _walk_all(decode, latents, frames, pairs, judge, rng):
-    """Walks of each order over all pairs, `nearest` of the pixel mixes, and the first examples."""
+    """Walks of each order over all pairs, `nearest` of the pixel mixes, the first examples, and the
+    images of the inner half of the walks."""
     walked: dict[str, list] = {order: [] for order in ORDERS}
+    decoded: dict[str, list] = {order: [] for order in ORDERS}
     mixes: list = []
     examples: list = []
     for first, second in zip(*pairs, strict=True):
@@ -255,6 +268,7 @@ def _walk_all(decode, latents, frames, pairs, judge, rng):
             images[order] = decode(start.with_classes(path))
             position = np.linspace(0, 1, len(path))
             walked[order].append(judge(path, images[order], position))
+            decoded[order].append(images[order][is_between(position)])
         share = np.linspace(0, 1, len(path))[:, None, None, None]
         real = frames[first : second + 1] / np.float32(255)
         mix = (1 - share) * real[0] + share * real[-1]
@@ -263,7 +277,8 @@ def _walk_all(decode, latents, frames, pairs, judge, rng):
             seen = decode(latents.take(np.arange(first, second + 1)))
             examples.append(Example(images, mix, seen, real))
     joined = {k: Walks(*map(np.concatenate, zip(*v, strict=True))) for k, v in walked.items()}
-    return joined, np.concatenate(mixes), examples
+    images = {order: np.concatenate(group) for order, group in decoded.items()}
+    return joined, np.concatenate(mixes), examples, images
 
 
 def summarize(result: Interpolation) -> dict:

@@ -1,12 +1,13 @@
 """The agent's networks as functions of latents, arrays in and arrays out."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from common.envs.minatar import BOARD
 from common.nn.dists import OneHot
 from common.nn.draws import Draws, Modes
 from dreamerv2.agent.agent import Agent
@@ -49,7 +50,8 @@ class LatentModel:
     """A trained agent, seen through its discrete latent.
 
     The agent's latents are discrete. `image_key` is the decoded observation that is looked at, None
-    where there is no image.
+    where there is none that can be: an image, or the board of a MinAtar game (`is_board`), which is
+    an image with a channel per kind of object.
     """
 
     def __init__(self, agent: Agent):
@@ -57,6 +59,11 @@ class LatentModel:
         self.variables, self.classes = agent.wm.rssm.stoch_shape
         images = agent.wm.decoder.image_keys
         self.image_key = images[0] if images else None
+        self.is_board = (
+            agent.config.task.startswith("minatar_") and "vector" in agent.wm.decoder.keys
+        )
+        if self.is_board:
+            self.image_key = "vector"
         compiled = functools.partial(tf.function, reduce_retracing=True)
         function = compiled if agent.config.jit else lambda f: f
         self._decode = function(self._decode_chunk)
@@ -64,8 +71,15 @@ class LatentModel:
         self._prior = function(self._prior_chunk)
 
     def decode(self, latents: Latents) -> np.ndarray:
-        """The images `[N, H, W, channels]` that the model sees in these states."""
+        """The images `[N, H, W, channels]` in [0, 1] that the model sees in these states."""
         return _in_chunks(self._decode, *latents)[0]
+
+    def frame(self, obs: Mapping[str, Any]) -> np.ndarray:
+        """What `decode` should have made of an observation: uint8 `[H, W, channels]`."""
+        seen = np.asarray(obs[self.image_key])
+        if self.is_board:
+            return np.uint8(255 * seen.reshape(*BOARD, -1))
+        return seen
 
     def respond(self, latents: Latents) -> Response:
         """Value, reward and policy in these states."""
@@ -88,8 +102,13 @@ class LatentModel:
         return tf.one_hot(classes, self.classes)
 
     def _decode_chunk(self, classes, deter):
-        image = self.agent.wm.decoder(self._feat(classes, deter))[self.image_key].mode()
-        return (tf.clip_by_value(tf.cast(image, tf.float32) + 0.5, 0, 1),)
+        seen = self.agent.wm.decoder(self._feat(classes, deter))[self.image_key].mode()
+        seen = tf.cast(seen, tf.float32)
+        if self.is_board:
+            seen = tf.reshape(seen, [-1, *BOARD, seen.shape[-1] // np.prod(BOARD)])
+        else:
+            seen = seen + 0.5
+        return (tf.clip_by_value(seen, 0, 1),)
 
     def _respond_chunk(self, classes, deter):
         feat, behavior = self._feat(classes, deter), self.agent.behavior

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.files import write_json, write_text
 from common.report.tables import table
+from dreamerv2.latent import report_game
 
 HEAD = """# Inside the latent of {task}
 
@@ -68,7 +69,7 @@ image.
 - For comparison, halves of another real state: all discrete variables at once change a pixel by
   {all_classes:.3f}, `deter` alone by {all_deter:.3f}, both by {both:.3f}. {where}
 - {flips} of the swaps to a class in use move more than half of the action probability.
-
+{board}
 Where each variable acts (mean over states and classes in use; the number is the mean over the
 image):
 
@@ -112,23 +113,22 @@ latents. *Shuffled* latents take every variable from another row: what chance al
 {table}
 
 *Between* is the inner half of the walks; numbers are medians.
-
+{board}
 ![Plausibility](interpolate_plausibility.png)
 """
 
 PROBE = """## Probe: reading the game out of the state
 
-Where are ball and paddle, and how fast? The truth is in the console's memory. A linear map and a
-network with five hidden layers are trained to tell it from parts of the state, and tested on other
-episodes ({train_rows:,} rows of {train_episodes} episodes to train, {valid_rows:,} of
-{valid_episodes} to choose penalty and training time, {test_rows:,} of {test_episodes} to test).
-Mean absolute error in pixels of the 210x160 screen; velocities in pixels per agent step. Only rows
-with a ball in play count.
+Where are ball and paddle, and how fast? {truth} A linear map and a network with
+five hidden layers are trained to tell it from the state, and tested on other episodes
+({train_rows:,} rows of {train_episodes} episodes to train, {valid_rows:,} of {valid_episodes} to
+choose penalty and training time, {test_rows:,} of {test_episodes} to test). Mean absolute error in
+{units}.
 
 {table}
 
-(Published, from the discrete latent, linear and then 5 hidden layers: x 4.35 and 0.62, y 8.41 and
-1.40, velocity x 1.40 and 0.53, velocity y 2.08 and 1.27.)
+(Published, on Pong's screen in pixels, from the discrete latent, linear and then 5 hidden layers:
+x 4.35 and 0.62, y 8.41 and 1.40, velocity x 1.40 and 0.53, velocity y 2.08 and 1.27.)
 
 ![Probe](probe.png)
 
@@ -137,13 +137,34 @@ is there, but not linearly. Few test episodes make these numbers rough.
 """
 
 
+TRUTHS = {
+    "atari": {
+        "truth": "The truth is in the console's memory.",
+        "units": "pixels of the 210x160 screen; velocities in pixels per agent step. Only rows\n"
+        "with a ball in play count",
+    },
+    "minatar": {
+        "truth": "The game itself tells the truth.",
+        "units": "cells of the 10x10 board; directions (-1 or 1) in cells per step, where\n"
+        "predicting the mean is off by 1",
+    },
+}
+
+
 def write(out: Path, run: Mapping, found: Mapping[str, Mapping]) -> None:
     """Writes `report.md` and `report.json` into `out`.
 
     run: what `HEAD` names. found: numbers by section, or `{"unavailable": reason}`.
     """
     head = HEAD.format(sees=SEES[run["features"]], **run)
-    texts = {"usage": usage, "sweep": sweep, "interpolate": interpolate, "probe": probe}
+    texts = {
+        "usage": usage,
+        "sweep": sweep,
+        "interpolate": interpolate,
+        "probe": probe,
+        "information": report_game.information,
+        "fix": report_game.fix,
+    }
     sections = [
         f"## {name.capitalize()}\n\nNot available: {numbers['unavailable']}.\n"
         if "unavailable" in numbers
@@ -173,7 +194,9 @@ def usage(run: Mapping, numbers: Mapping) -> str:
 def sweep(run: Mapping, numbers: Mapping) -> str:
     pixel = np.array(numbers["pixel_change"])
     change = numbers["image_change_by_half"]
+    board = report_game.swept_board(numbers["board"]) if "board" in numbers else ""
     return SWEEP.format(
+        board=board,
         states=numbers["states"],
         invisible=percent(numbers["invisible_fraction"]),
         invisible_all=percent(numbers["invisible_fraction_all"]),
@@ -209,7 +232,9 @@ def interpolate(run: Mapping, numbers: Mapping) -> str:
         for key, label in names.items()
     ]
     header = ["", "log-probability [nats]", "implausible", "nearest real image [gray levels]"]
+    board = report_game.walked_board(numbers["board"]) if "board" in numbers else ""
     return INTERPOLATE.format(
+        board=board,
         variables=run["variables"],
         strips="\n\n".join(strips),
         pairs=numbers["pairs"],
@@ -226,7 +251,7 @@ def probe(run: Mapping, numbers: Mapping) -> str:
         "discrete": "discrete part",
         "deter": "`deter`",
         "full": "both",
-        "pixels": "64x64 pixels",
+        "pixels": "what the agent sees",
     }
     kinds = {"linear": "linear", "mlp": "5 hidden layers", "mean": ""}
     rows = [
@@ -237,7 +262,9 @@ def probe(run: Mapping, numbers: Mapping) -> str:
     counts = {
         f"{split}_{what}": n for what in ("rows", "episodes") for split, n in numbers[what].items()
     }
-    return PROBE.format(table=table([["from", "probe", *numbers["variables"]], *rows]), **counts)
+    header = ["from", "probe", *numbers["variables"]]
+    words = TRUTHS[run["task"].split("_")[0]]
+    return PROBE.format(table=table([header, *rows]), **words, **counts)
 
 
 def number(value: float | None) -> str:

@@ -7,12 +7,23 @@ from typing import NamedTuple
 import numpy as np
 
 from common.log.video import save_gif
-from dreamerv2.latent import figures, interpolate, probe, sweep, usage
+from dreamerv2.latent import (
+    board,
+    figures,
+    fix,
+    information,
+    interpolate,
+    probe,
+    sweep,
+    usage,
+)
 from dreamerv2.latent.collect import Recording
 from dreamerv2.latent.model import LatentModel
 from dreamerv2.run.restore import Saved
 
 SWEPT_STATES = 16
+# Those whose variables can be known, from the memory or from the game itself.
+KNOWN_GAMES = (*(f"atari_{name}" for name in probe.RAM), "minatar_breakout")
 
 
 class UnavailableError(ValueError):
@@ -24,6 +35,7 @@ class Study(NamedTuple):
 
     model: LatentModel
     saved: Saved
+    steps: int  # agent steps of all episodes together, at most
     recording: Recording
     out: Path  # where the pictures go
     seed: int
@@ -57,7 +69,10 @@ def sweep_section(study: Study) -> dict:
     # Each state gets halves of the one half the list further: another phase or another game.
     others = latents.take(np.roll(rows, SWEPT_STATES // 2))
     halves = sweep.halves_of_state(model.decode, latents.take(rows), others)
-    return sweep.summarize(result, counts) | {"image_change_by_half": halves}
+    numbers = sweep.summarize(result, counts) | {"image_change_by_half": halves}
+    if _has_rules(study):
+        numbers["board"] = sweep.summarize_board(result, counts)
+    return numbers
 
 
 def interpolate_section(study: Study) -> dict:
@@ -80,12 +95,21 @@ def interpolate_section(study: Study) -> dict:
     save_gif(out / "interpolate.gif", figures.interpolate_frames(result.examples[0]), fps=8)
     figures.interpolate_distance(out / "interpolate_distance.png", result, numbers)
     figures.interpolate_plausibility(out / "interpolate_plausibility.png", result)
+    if _has_rules(study):
+        numbers["board"] = {name: board.summarize(x) for name, x in result.decoded.items()}
     return numbers | {"examples": len(result.examples)}
 
 
-def probe_section(study: Study) -> dict:
-    """What a small network can read out of the state."""
-    recording, config = study.recording, study.model.agent.config
+def _has_rules(study: Study) -> bool:
+    """Whether what is decoded can be held against the game's rules."""
+    return study.model.is_board and study.saved.config.task == "minatar_breakout"
+
+
+def _game_variables(study: Study) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Variables of the game, `[N]` each, and the rows in which all of them mean something."""
+    recording, config = study.recording, study.saved.config
+    if recording.variables:
+        return recording.variables, np.arange(len(recording.episode))
     assert recording.ram is not None  # `check` has seen to it
     variables, valid = probe.game_variables(
         recording.ram,
@@ -93,7 +117,14 @@ def probe_section(study: Study) -> dict:
         config.task.removeprefix("atari_"),
         config.action_repeat,
     )
-    rows = probe.thinned(np.flatnonzero(valid))
+    return variables, np.flatnonzero(valid)
+
+
+def probe_section(study: Study) -> dict:
+    """What a small network can read out of the state."""
+    recording = study.recording
+    variables, rows = _game_variables(study)
+    rows = probe.thinned(rows)
     split = probe.split_by_episode(recording.episode[rows], study.seed)
     if split is None:
         raise UnavailableError(
@@ -135,6 +166,32 @@ def _probe_inputs(study: Study, rows: np.ndarray) -> dict[str, np.ndarray]:
     return inputs
 
 
+def information_section(study: Study) -> dict:
+    """What each variable is about."""
+    variables, rows = _game_variables(study)
+    if len(rows) < probe.MIN_ROWS:
+        raise UnavailableError(
+            f"information: {len(rows)} rows have a ball in play, expected {probe.MIN_ROWS}; play "
+            "more with --episodes and --steps"
+        )
+    game = {name: values[rows] for name, values in variables.items()}
+    found = information.measure(study.recording.latents.classes[rows], game, study.seed)
+    figures.information(study.out / "information.png", found)
+    return information.summarize(found)
+
+
+def fix_section(study: Study) -> dict:
+    """What whole games lose when one variable never changes."""
+    games = len(study.recording.returns)
+    steps = max(1, study.steps // games)
+    found = fix.measure(
+        study.model, study.saved.env, study.counts, games, steps, study.seed, study.show
+    )
+    numbers = fix.summarize(found, study.seed)
+    figures.fixed_returns(study.out / "fix.png", numbers)
+    return numbers
+
+
 def check(section: str, model: LatentModel) -> None:
     """Whether a section can be made at all, before anything is played.
 
@@ -145,17 +202,14 @@ def check(section: str, model: LatentModel) -> None:
     if section in ("sweep", "interpolate") and model.image_key is None:
         pattern = config.decoder.cnn_keys
         raise UnavailableError(
-            f"{section} needs an agent that decodes images; decoder.cnn_keys {pattern!r} matches "
-            "none"
+            f"{section} needs an agent that decodes images or MinAtar's board; decoder.cnn_keys "
+            f"{pattern!r} matches none"
         )
-    if section == "probe" and "ram" not in model.agent.obs_space:
+    if section in ("probe", "information") and config.task not in KNOWN_GAMES:
         raise UnavailableError(
-            f"probe reads the game's variables from RAM, which {config.task} does not have"
+            f"{section} needs the game's variables, which are not known of {config.task}, only of "
+            f"{', '.join(KNOWN_GAMES)}"
         )
-    game = config.task.removeprefix("atari_")
-    if section == "probe" and game not in probe.RAM:
-        known = ", ".join(f"atari_{name}" for name in probe.RAM)
-        raise UnavailableError(f"probe: the RAM of {config.task} is not mapped, only {known}")
 
 
 MAKERS: dict[str, Callable[[Study], dict]] = {
@@ -163,4 +217,6 @@ MAKERS: dict[str, Callable[[Study], dict]] = {
     "sweep": sweep_section,
     "interpolate": interpolate_section,
     "probe": probe_section,
+    "information": information_section,
+    "fix": fix_section,
 }

@@ -39,7 +39,7 @@ def write_report(
         UnavailableError: a section that was asked for by name cannot be made.
     """
     recording = collect(model, saved.env, episodes, steps, seed, show)
-    study = Study(model, saved, recording, out, seed, show)
+    study = Study(model, saved, steps, recording, out, seed, show)
     numbers = {}
     for section in sections or SECTIONS:
         start = time.monotonic()

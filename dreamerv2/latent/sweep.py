@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dreamerv2.latent.board import KINDS, flipped
 from dreamerv2.latent.model import Latents, Response
 
 # A change of a pixel by a tenth of the range between black and white can be seen.
@@ -24,6 +25,7 @@ class Sweep(NamedTuple):
     policy: np.ndarray  # [S, K, C], share of probability that moves to other actions, 0 to 1
     maps: np.ndarray  # [K, H, W], mean absolute change per pixel, gray levels
     tiles: np.ndarray  # [K, C, H, W, channels], the images of state 0
+    flipped: np.ndarray  # int [S, K, C, channels], pixels that cross the middle gray
 
 
 def sweep(
@@ -38,7 +40,7 @@ def sweep(
     changes: dict[str, list] = {
         name: [] for name in ("pixel", "largest", "value", "reward", "policy")
     }
-    maps, tiles = [], []
+    maps, tiles, flips = [], [], []
     for variable in range(counts.shape[0]):
         swept = sweep_variable(states, variable, size)
         swept_images = decode(swept).reshape(len(images), size, *images.shape[1:])
@@ -51,8 +53,10 @@ def sweep(
         total = np.tensordot(weight, difference.mean(-1), 2)
         maps.append(total / max(1, weight.sum()))
         tiles.append(swept_images[0])
+        flips.append(flipped(swept_images, images[:, None]))
     stacked = {name: np.stack(values, 1) for name, values in changes.items()}
-    return Sweep(states.classes, **stacked, maps=np.stack(maps), tiles=np.stack(tiles))
+    pictures = {"maps": np.stack(maps), "tiles": np.stack(tiles), "flipped": np.stack(flips, 1)}
+    return Sweep(states.classes, **stacked, **pictures)
 
 
 def sweep_variable(states: Latents, variable: int, size: int) -> Latents:
@@ -100,6 +104,29 @@ def summarize(result: Sweep, counts: np.ndarray) -> dict:
         },
         "pixel_change_all": per_variable(result.pixel, every).round(5).tolist(),
         "policy_flips_fraction": _mean_where(result.policy > 0.5, used),
+    }
+
+
+def summarize_board(result: Sweep, counts: np.ndarray) -> dict:
+    """What swaps to a class in use do to the cells of a board, for `report.json`.
+
+    `cells_changed` of the whole board and `by_variable`, and by kind of object, for swaps that
+    change any; `unchanged_fraction`: those that change none.
+    """
+    used = others_in_use(result.current, counts)
+    total = result.flipped.sum(-1)
+    changes = used & (total > 0)
+    return {
+        "unchanged_fraction": _mean_where(total == 0, used),
+        "cells_changed": _mean_where(total, changes),
+        "by_variable": per_variable(total, used).round(4).tolist(),
+        "kinds": {
+            kind: {
+                "fraction": _mean_where(result.flipped[..., i] > 0, used),
+                "by_variable": per_variable(result.flipped[..., i], used).round(4).tolist(),
+            }
+            for i, kind in enumerate(KINDS)
+        },
     }
 
 

@@ -1,0 +1,128 @@
+"""Whole games in which one variable of the latent always has the same class: what is lost?
+
+The class is the one that the variable has most often. It replaces what is drawn at every step, in
+what the policy sees and in what the memory goes on from.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from common.envs.base import Env
+from common.nn.draws import Draws, Modes
+from common.report.stats import bootstrap_mean
+from dreamerv2.latent.model import LatentModel
+from dreamerv2.play.episodes import episode_seed
+
+ROWS = 128  # games that are played side by side
+
+
+class Fixed(NamedTuple):
+    """Returns of games, `[games]` each; the same game number has the same seed everywhere."""
+
+    free: np.ndarray  # nothing was fixed
+    all: np.ndarray  # every variable was
+    one: np.ndarray  # [K, games]
+    classes: np.ndarray  # int [K], the class that each was fixed to
+    usual: np.ndarray  # [K], the share of rows in which the variable has it anyway
+
+
+def measure(
+    model: LatentModel,
+    make_env: Callable[[int], Env],
+    counts: np.ndarray,
+    games: int,
+    steps: int,
+    seed: int,
+    show: Callable[[str], None],
+) -> Fixed:
+    """Plays `games` greedy games, of `steps` agent steps at most, for every variable.
+
+    counts: int `[K, C]`, how often each cell is on when nothing is fixed.
+    """
+    variables = model.variables
+    masks = np.concatenate([np.zeros((1, variables)), np.ones((1, variables)), np.eye(variables)])
+    masks = np.repeat(masks > 0, games, 0)
+    seeds = np.tile([episode_seed(seed, game) for game in range(games)], variables + 2)
+    classes = counts.argmax(1)
+    returns = []
+    for start in range(0, len(masks), ROWS):
+        chunk = slice(start, start + ROWS)
+        returns.append(play(model, make_env, seeds[chunk], masks[chunk], classes, steps, start))
+        show(f"fix: {min(len(masks), start + ROWS)} of {len(masks)} games")
+    free, every, *one = np.concatenate(returns).reshape(variables + 2, games)
+    usual = counts.max(1) / counts.sum(1)
+    return Fixed(free, every, np.array(one), classes, usual)
+
+
+def play(
+    model: LatentModel,
+    make_env: Callable[[int], Env],
+    seeds: Sequence[int],
+    masks: np.ndarray,
+    classes: np.ndarray,
+    steps: int,
+    number: int,
+) -> np.ndarray:
+    """Returns `[games]` of games side by side, each in an environment of its own.
+
+    Args:
+        masks: bool `[games, K]`, which variables are fixed in each.
+        classes: int `[K]`, to what.
+        number: of this call; others draw other latents.
+    """
+    agent = model.agent
+    step = _policy_step(model, masks, classes)
+    envs = [make_env(int(seed)) for seed in seeds]
+    keys = [*agent.wm.encoder.keys, "is_first"]
+    observations = [env.reset() for env in envs]
+    returns, over = np.zeros(len(envs)), np.zeros(len(envs), bool)
+    state = agent.initial_policy_state(len(envs))
+    for index in range(steps):
+        batch = {key: np.stack([obs[key] for obs in observations]) for key in keys}
+        action, state = step(batch, state, tf.constant([number, index], tf.int64))
+        for game in np.flatnonzero(~over):
+            observations[game] = obs = envs[game].step(np.asarray(action[game]))
+            returns[game] += obs["reward"]
+            over[game] = obs["is_last"]
+        if over.all():
+            break
+    for env in envs:
+        env.close()
+    return returns
+
+
+def _policy_step(model: LatentModel, masks: np.ndarray, classes: np.ndarray) -> Callable:
+    """`Agent.policy_step` in mode `eval`, with the latent changed before the policy sees it."""
+    agent = model.agent
+    fixed = tf.one_hot(np.broadcast_to(classes, masks.shape), model.classes)
+    where = tf.constant(masks[..., None])
+
+    def step(obs: Mapping[str, tf.Tensor], state, key):
+        (latent, action), draws = state, Draws(key)
+        embed = agent.wm.encoder(agent.wm.normalize(obs))
+        drawn = Modes() if agent.config.eval_state_mean else draws
+        latent = agent.wm.rssm.obs_step(latent, action, embed, obs["is_first"], drawn)
+        stoch = latent["stoch"]
+        latent = {**latent, "stoch": tf.where(where, tf.cast(fixed, stoch.dtype), stoch)}
+        action = agent.behavior.actor(agent.wm.feat(latent), draws).mode()
+        return action, (latent, action)
+
+    return tf.function(step) if agent.config.jit else step
+
+
+def summarize(found: Fixed, seed: int) -> dict:
+    """The numbers of `report.json`; intervals of 95 %, losses over games of equal seeds."""
+    mean_low, mean_high = bootstrap_mean(found.free, seed=seed)
+    losses = [bootstrap_mean(found.free - returns, seed=seed) for returns in found.one]
+    return {
+        "games": len(found.free),
+        "free": {"mean": float(found.free.mean()), "interval": [float(mean_low), float(mean_high)]},
+        "all_fixed_mean": float(found.all.mean()),
+        "classes": found.classes.tolist(),
+        "usual_fraction": found.usual.round(4).tolist(),
+        "loss": (found.free - found.one).mean(1).round(4).tolist(),
+        "loss_interval": [[float(low), float(high)] for low, high in losses],
+    }

@@ -1,0 +1,133 @@
+"""What the report says about the game itself: boards, what variables are about, fixed ones."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from common.report.tables import number, percent, table
+from dreamerv2.latent.board import KINDS
+
+SWEPT_BOARD = """
+**On the board**, an object is where more than half of one is expected. Of all swaps to a class in
+use **{unchanged} change no cell**; those that do change {cells} cells on average. How often swaps
+change cells of each kind:
+
+{table}
+"""
+
+WALKED_BOARD = """
+**Could the game show what is in between?** A board is allowed when there is exactly one paddle, in
+the last row, exactly one ball, one trail from where the ball can have come, and bricks in their
+three rows only. Every board of the game itself passes.
+
+{table}
+"""
+
+INFORMATION = """## Information: what each variable is about
+
+Mutual information of each variable's class with each variable of the game, as a share of what there
+is to know about it, in {rows} rows. What chance alone gives ({chance:.3f} bits on average, measured
+with the classes shifted in time) is taken off.
+
+![Information](information.png)
+
+{table}
+"""
+
+FIX = """## Fix: one class through a whole game
+
+Each variable in turn is held at the class that it has most often, for whole games: that is what the
+policy sees and what the memory goes on from. {games} greedy games each, with the same seeds; the
+free agent has {mean:.3g} points on average (95 % interval {low:.3g} to {high:.3g}), and
+{all_fixed:.3g} with all variables fixed at once.
+
+![Fixed](fix.png)
+
+**{harmful} of {count} variables cost points when they are fixed** (the interval of the loss is
+above zero). The worst:
+
+{table}
+"""
+
+OBJECTS = {
+    "real": "real states, decoded",
+    "given": "between, given order",
+    "random": "between, random order",
+    "greedy": "between, greedy order",
+    "shuffled": "shuffled latents",
+}
+
+
+def swept_board(numbers: Mapping) -> str:
+    rows = [["changes", *KINDS]]
+    shares = [percent(numbers["kinds"][kind]["fraction"]) for kind in KINDS]
+    strongest = [str(int(np.argmax(numbers["kinds"][kind]["by_variable"]))) for kind in KINDS]
+    rows += [["swaps that do", *shares], ["variable that does most", *strongest]]
+    return SWEPT_BOARD.format(
+        unchanged=percent(numbers["unchanged_fraction"]),
+        cells=number(numbers["cells_changed"]),
+        table=table(rows),
+    )
+
+
+def walked_board(numbers: Mapping) -> str:
+    rows = [["", "boards", "allowed", *(f"wrong {kind}" for kind in KINDS)]]
+    for name, label in OBJECTS.items():
+        found = numbers[name]
+        rows.append(
+            [
+                label,
+                f"{found['boards']:,}",
+                percent(found["allowed"]),
+                *(percent(found[kind]) for kind in KINDS),
+            ]
+        )
+    return WALKED_BOARD.format(table=table(rows))
+
+
+def information(run: Mapping, numbers: Mapping) -> str:
+    bits = np.array(numbers["bits"])
+    entropy = np.array(numbers["entropy_bits"])
+    rows = [
+        [
+            "about",
+            "to know [bits]",
+            "variable that tells most",
+            "it tells [bits]",
+            "variables on it",
+        ]
+    ]
+    for i, name in enumerate(numbers["variables"]):
+        best = int(bits[:, i].argmax())
+        carriers = sum(about == name for about in numbers["about"])
+        told = f"{number(bits[best, i])} ({percent(bits[best, i] / max(1e-9, entropy[i]))})"
+        rows.append([name, number(entropy[i]), str(best), told, str(carriers)])
+    return INFORMATION.format(
+        rows=f"{run['rows']:,}", chance=numbers["chance_bits"], table=table(rows)
+    )
+
+
+def fix(run: Mapping, numbers: Mapping) -> str:
+    loss, spans = np.array(numbers["loss"]), np.array(numbers["loss_interval"])
+    rows = [["variable", "held at class", "which it has anyway in", "return lost [95 %]"]]
+    for variable in np.argsort(-loss)[:6]:
+        low, high = spans[variable]
+        rows.append(
+            [
+                str(variable),
+                str(numbers["classes"][variable]),
+                percent(numbers["usual_fraction"][variable]),
+                f"{loss[variable]:.2f} [{low:.2f}, {high:.2f}]",
+            ]
+        )
+    low, high = numbers["free"]["interval"]
+    return FIX.format(
+        games=numbers["games"],
+        mean=numbers["free"]["mean"],
+        low=low,
+        high=high,
+        all_fixed=numbers["all_fixed_mean"],
+        harmful=int((spans[:, 0] > 0).sum()),
+        count=len(loss),
+        table=table(rows),
+    )
