@@ -27,18 +27,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         close = nearest(name, names()) or f"; there are {', '.join(names())}"
         sys.stderr.write(f"error: unknown command {name}{close}\n")
         return USER_ERROR
-    return importlib.import_module(f"dreamerv2.{name}").main(rest)
+    return importlib.import_module(module(name)).main(rest)
 
 
 def names() -> list[str]:
-    """The commands: the modules beside this one."""
+    """The commands: the modules beside this one, and the rooms that can be run."""
     modules = pkgutil.iter_modules([str(Path(__file__).parent)])
-    return sorted(m.name for m in modules if not m.ispkg and m.name not in NOT_COMMANDS)
+    return sorted(m.name for m in modules if m.name not in NOT_COMMANDS and source(m.name).exists())
+
+
+def module(command: str) -> str:
+    """The name of the module that has the command's `main`."""
+    return f"dreamerv2.{command}" + (".__main__" if source(command).stem == "__main__" else "")
+
+
+def source(command: str) -> Path:
+    """Where the command is written; a room without a command has no such file."""
+    place = Path(__file__).parent / command
+    return place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 def summary(command: str) -> str:
     """The first sentence of a command's docstring, read without running it."""
-    text = (Path(__file__).parent / f"{command}.py").read_text(encoding="utf-8")
+    text = source(command).read_text(encoding="utf-8")
     return text.split('"""')[1].split(":")[0].split(".\n")[0].strip()
 
 

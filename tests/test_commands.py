@@ -14,7 +14,8 @@ from dreamerv2 import __main__ as front
 
 def test_every_command_is_known_by_name_and_says_what_it_does(project, capsys):
     expected = {p.stem for p in (project / "dreamerv2").glob("*.py")} - {"__init__", "__main__"}
-    assert set(front.names()) == expected - {"api"}
+    expected |= {p.parent.name for p in (project / "dreamerv2").glob("*/__main__.py")}
+    assert set(front.names()) == expected - {"api"} and "dream" in expected
     assert front.main([]) == 0
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[0] for line in lines] == front.names()
@@ -42,7 +43,7 @@ def test_a_command_gets_the_words_behind_its_name(capsys):
 def test_help_and_version_come_without_tensorflow(command, project):
     code = (
         "import sys\n"
-        f"from dreamerv2.{command} import main\n"
+        f"from {front.module(command)} import main\n"
         "try:\n    main([sys.argv[1]])\n"
         "except SystemExit as end:\n    assert not end.code\n"
         "assert 'tensorflow' not in sys.modules and 'gymnasium' not in sys.modules\n"

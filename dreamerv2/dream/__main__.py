@@ -12,9 +12,8 @@ import webbrowser
 from collections.abc import Sequence
 
 from common.commands import MISTAKES, Parser, at_least, one_line_errors
-from dreamerv2.run import restore
 
-# TensorFlow takes seconds to import: below, that waits until the quick checks have passed.
+# What takes seconds to import waits until the quick checks have passed.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,11 +21,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(*MISTAKES):
         args = _parser().parse_args(argv)
         _check_packages()
+        from common.device import import_tensorflow
+
         listening = listen(args.host, args.port)
+        from dreamerv2.run import restore
+
         saved = restore.read(args.logdir, args.checkpoint)
+        import_tensorflow()
         from dreamerv2.dream import world
 
-        loaded = world.load(saved, args.logdir.expanduser(), args.seed)
+        loaded = world.load(saved, args.logdir, args.seed)
     from dreamerv2.dream.serve import serve
 
     host, port = listening.getsockname()[:2]
