@@ -1,8 +1,10 @@
 import errno
 import io
 import json
+import math
 import os
 import random
+import re
 import signal
 import sys
 
@@ -31,6 +33,8 @@ SETTINGS = {
     "eval_every": 30,
     "eval_eps": 2,
     "save_every": 0,
+    "max_bad_episodes": 2,
+    "precision": 32,
     "time_limit": 0,
     "log_every": 20,
     "keep_checkpoints": 2,
@@ -445,16 +449,30 @@ def test_a_truncated_checkpoint_is_named_and_nothing_lost(tmp_path):
     assert make(tmp_path).step == 85
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_put_aside(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_what_went_into_it_is_put_aside(tmp_path):
     failure = {"kl_loss": float("nan"), "model_loss": float("nan")}
     with pytest.raises(NonFiniteError, match="kl_loss is not finite at agent step 41, update 10"):
         make(tmp_path, failure=failure).run()
-    with np.load(tmp_path / "failure" / "batch.npz") as batch:
+    folder = tmp_path / "failure" / "000000000041"
+    with np.load(folder / "batch.npz") as batch:
         assert batch["image"].shape == (2, 5, 8, 8, 3)
-    _, meta = checkpoint.load(tmp_path / "failure" / "checkpoint.npz")
-    assert meta["updates"] == 10
+        seen = batch["counter"].sum() + batch["is_first"].sum()
+    arrays, meta = checkpoint.load(folder / "checkpoint.npz")
+    assert meta["updates"] == arrays["agent/updates"] == 9 == arrays["carry/deter"][0, 0]
+    # The update does what it did: from these weights, with this batch.
+    whole = run_to(tmp_path / "whole", 9)
+    np.testing.assert_array_equal(arrays["agent/kernel"] * np.float32(0.9) + seen, whole)
     # The last good checkpoint is untouched, so that the run can go on from there.
     assert make(tmp_path).step == 25
+
+
+def test_each_failure_has_a_folder_of_its_own(tmp_path):
+    failure = {"kl_loss": float("nan")}
+    for _ in range(2):
+        with pytest.raises(NonFiniteError, match="the same command goes on from .*25.npz"):
+            make(tmp_path, failure=failure).run()
+    names = sorted(path.name for path in (tmp_path / "failure").iterdir())
+    assert names == ["000000000041", "000000000041-2"]
 
 
 def test_a_parameter_that_is_not_finite_never_reaches_a_checkpoint(tmp_path):
@@ -712,3 +730,70 @@ def test_what_a_killed_writer_left_is_swept_at_the_start(tmp_path):
         (tmp_path / name).write_bytes(b"half of it")
     make(tmp_path)
     assert list(tmp_path.rglob("*.tmp")) == []
+
+
+class Broken(Scripted):
+    """Reports `value` under `key` at the steps `at`, counted over all episodes."""
+
+    def __init__(self, at, key="reward", value=math.nan):
+        super().__init__(10, size=8)
+        self._count, self._at, self._key, self._value = 0, at, key, value
+
+    def step(self, action):
+        self._count += 1
+        row = super().step(action)
+        return {**row, self._key: self._value} if self._count in self._at else row
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("reward", np.float32(np.nan), "reward is nan"),
+        ("reward", np.float32(-np.inf), "reward is -inf"),
+        ("reward", np.float32(1e30), "reward is 1e\\+30"),
+        ("reward", None, "reward is object \\[\\], expected float32 \\[\\]"),
+        ("reward", "much", "reward is <U4"),
+        ("counter", np.array([0, np.nan], np.float32), "counter is nan"),
+        ("counter", np.zeros(3, np.float32), "counter is float32 \\[3\\], expected float32"),
+        ("image", np.zeros((8, 8, 3), np.float32), "image is float32 .*, expected uint8"),
+        ("is_last", 0.5, "is_last is float32"),
+        ("extra", None, "keys .'extra'. are not in every row"),
+    ],
+)
+def test_an_episode_with_a_bad_row_is_dropped_and_the_run_goes_on(
+    tmp_path, capsys, key, value, message
+):
+    runner = make(tmp_path, env=Broken([14, 47], key, value))
+    assert runner.run() == 0 and runner.step == 100
+    out = capsys.readouterr().out
+    assert len(re.findall(rf"a train episode was dropped at its step 4: {message}", out)) == 1
+    assert "2 of at most 2 (max_bad_episodes)" in out
+    bad = sorted((tmp_path / "train_episodes").glob("*-3.npz.bad"))
+    with np.load(bad[0]) as file:
+        assert file["counter"][:, 0].tolist() == [0, 1, 2, 3]
+        assert re.match(message, str(file["reason"]))
+    for path in (tmp_path / "train_episodes").glob("*.npz"):
+        with np.load(path) as episode:  # whole, and nothing of the bad ones in it
+            assert episode["counter"][:, 0].tolist() == list(range(11))
+
+
+def test_an_environment_that_is_broken_for_good_ends_the_run_which_can_go_on(tmp_path):
+    runner = make(tmp_path, env=Broken(range(40, 10**6)))
+    with pytest.raises(
+        RunBrokenError, match="3 episodes like this, .* saved at agent step 39; mend"
+    ):
+        runner.run()
+    again = make(tmp_path)
+    assert again.step == 39 and again.run() == 0
+
+
+def test_what_is_in_replay_from_before_is_checked_when_it_is_loaded(tmp_path, caplog):
+    make(tmp_path, settings={"steps": 30}).run()
+    path = sorted((tmp_path / "train_episodes").glob("*.npz"))[0]
+    with np.load(path) as file:
+        episode = dict(file)
+    episode["reward"][3] = 1e30
+    np.savez(path, **episode)
+    assert make(tmp_path).run() == 0
+    assert path.with_name(path.name + ".damaged").exists()
+    assert "reward is 1e+30 in row 3" in caplog.text

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from common.data.rows import BadRowError
 from common.data.spaces import is_discrete
 
 Transition = dict[str, np.ndarray]
@@ -19,10 +20,16 @@ class Driver:
     action **that led to it**: `o_t, r_t, a_{t-1}`. The row of a reset has a zero action. So an
     episode of n steps has n + 1 rows. Floats come out as float32, whole numbers as uint8 or
     int32, flags as bool.
+
+    check: raises BadRowError for a row that must not be handed on. Its episode is dropped as a
+    whole: that it was cut short is no part of the task, and rows before a broken one are suspect.
+    Such a step does not count, and the next one starts a new episode.
     """
 
-    def __init__(self, env):
+    def __init__(self, env, check: Callable[[Transition], None] | None = None):
         self._env = env
+        self._check = check
+        self._on_bad: list[Callable[[BadRowError, list[Transition]], Any]] = []
         self._on_step: list[Callable[[Transition], Any]] = []
         self._on_reset: list[Callable[[Transition], Any]] = []
         self._on_episode: list[Callable[[dict[str, np.ndarray]], Any]] = []
@@ -40,6 +47,10 @@ class Driver:
         """Calls `callback` with every finished episode, `{key: [rows, ...]}`, reset included."""
         self._on_episode.append(callback)
 
+    def on_bad_episode(self, callback: Callable[[BadRowError, list[Transition]], Any]) -> None:
+        """Calls `callback` with the error of a bad row and the good rows of its episode before."""
+        self._on_bad.append(callback)
+
     def reset(self) -> None:
         """Forgets the episode under way and the policy's state; the next call starts anew."""
         self._obs: Transition | None = None
@@ -56,12 +67,16 @@ class Driver:
         """
         done_steps, done_episodes = 0, 0
         while done_steps < steps or done_episodes < episodes:
-            obs = self._obs
-            if obs is None or obs["is_last"]:
-                self._obs = obs = self._begin()
-            action, self._state = policy(obs, self._state)
-            self._obs = obs = self._env.step(action)
-            self._emit(obs, action, self._on_step)
+            try:
+                obs = self._obs
+                if obs is None or obs["is_last"]:
+                    self._obs = obs = self._begin()
+                action, self._state = policy(obs, self._state)
+                self._obs = obs = self._env.step(action)
+                self._emit(obs, action, self._on_step)
+            except BadRowError as error:
+                self._drop(error)
+                continue
             done_steps += 1
             if obs["is_last"]:
                 done_episodes += 1
@@ -77,10 +92,20 @@ class Driver:
     def _emit(self, obs: dict, action: np.ndarray, callbacks: list) -> None:
         row = {key: _convert(value) for key, value in obs.items()}
         row["action"] = np.array(action, np.float32)
+        if self._check:
+            self._check(row)
         if self._on_episode:
             self._rows.append(row)
         for callback in callbacks:
             callback(row)
+
+    def _drop(self, error: BadRowError) -> None:
+        rows = self._rows
+        self.reset()
+        if not self._on_bad:
+            raise error
+        for callback in self._on_bad:
+            callback(error, rows)
 
     def _finish(self) -> None:
         rows, self._rows = self._rows, []

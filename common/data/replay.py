@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from common.checkpoint import DAMAGE
 from common.data.driver import stored_dtype
+from common.data.rows import problem
 from common.files import write_atomically
 
 _NAME = re.compile(r"(\d{8}T\d{6})[^-]*-[^-]+-(\d+)\.npz")
@@ -92,7 +93,7 @@ class Replay:
         self._running = _Growing()
         self._total_steps = self._total_episodes = 0
         self._pending: _Sequence | None = None
-        self._short = self._damaged = 0
+        self._short = self._damaged = self._bad = 0
         self._directory.mkdir(parents=True, exist_ok=True)
         self._list_files()
 
@@ -108,6 +109,20 @@ class Replay:
         if transition["is_last"]:
             self._add_episode(self._running.arrays())
             self._running.clear()
+
+    def put_aside(self, rows: Sequence[Mapping[str, Any]], reason: str) -> Path:
+        """Drops the episode under way, whose rows these are, and keeps them for people to look at.
+
+        They go to a file named like an episode with `.bad` behind it, which nothing here reads
+        again, with `reason` among the keys.
+        """
+        self._running.clear()
+        self._bad += 1
+        path = self._directory / f"{self._new_name(max(len(rows) - 1, 0))}.bad"
+        arrays = {key: np.stack([row[key] for row in rows]) for key in (rows[0] if rows else ())}
+        with write_atomically(path) as file:
+            np.savez_compressed(file, **arrays, reason=np.array(reason))
+        return path
 
     def batches(self, batch: int, length: int) -> Iterator[dict[str, np.ndarray]]:
         """Batches `{key: [batch, length, ...]}` without end, each of consecutive chunks.
@@ -138,6 +153,7 @@ class Replay:
             "loaded_episodes": len(self._index),
             "short_episodes": self._short,
             "damaged_episodes": self._damaged,
+            "bad_episodes": self._bad,
             "memory_bytes": self._memory_bytes,
             "memory_episodes": len(self._memory),
         }
@@ -318,6 +334,9 @@ class Replay:
             if value.shape[:1] != (rows,):
                 raise ValueError(f"{key} has shape {value.shape}, expected {rows} rows")
             episode[key] = value.astype(stored_dtype(value.dtype), copy=False)
+        broken = problem(episode)
+        if broken:
+            raise ValueError(broken)
         return episode
 
     def _wanted(self, key: str) -> bool:

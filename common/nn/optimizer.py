@@ -57,15 +57,19 @@ class LossScale(Module):
         """The factor of the next step, float32 scalar."""
         return self.scale.read_value() if self.dynamic else tf.constant(self._fixed, tf.float32)
 
-    def update(self, finite: tf.Tensor) -> None:
-        """Accounts for one step whose gradients were all finite, or not."""
+    def update(self, finite: tf.Tensor, curable: tf.Tensor | bool = True) -> None:
+        """Accounts for one step whose gradients were all finite, or not.
+
+        curable: whether a smaller scale can help. Where the loss itself is not finite none does: a
+        few broken values would bring the scale down to 1 for thousands of updates.
+        """
         if not self.dynamic:
             return
         good = tf.where(finite, self.good_steps + 1, tf.zeros_like(self.good_steps))
         double = good >= GOOD_STEPS_TO_DOUBLE
         # The largest power of two that float32 holds twice over; a scale of infinity would stay.
         raised = tf.minimum(self.scale * 2, 2.0**126)
-        halved = tf.maximum(self.scale / 2, 1.0)
+        halved = tf.where(curable, tf.maximum(self.scale / 2, 1.0), self.scale)
         kept = tf.where(double, raised, self.scale)
         self.scale.assign(tf.where(finite, kept, halved))
         self.good_steps.assign(tf.where(double, tf.zeros_like(good), good))
@@ -142,7 +146,7 @@ class Optimizer(Module):
         the metrics.
         """
         grads = self.unscale(tape.gradient(loss, self.owned, self.loss_scale.value))
-        applied = self.apply(grads)
+        applied = self.apply(grads, loss)
         metrics = {f"{name}_loss": loss, f"{name}_grad_norm": applied.norm}
         if self._skip:
             metrics[f"{name}_loss_scale"] = self.loss_scale.value
@@ -157,14 +161,17 @@ class Optimizer(Module):
             for v, g in zip(self._variables, grads, strict=True)
         ]
 
-    def apply(self, grads: Sequence[tf.Tensor]) -> Applied:
-        """One step from true (unscaled) gradients, aligned with `owned`."""
+    def apply(self, grads: Sequence[tf.Tensor], loss: tf.Tensor | float = 0.0) -> Applied:
+        """One step from true (unscaled) gradients, aligned with `owned`.
+
+        loss: what they are the gradients of; the loss scale stays where that is not finite.
+        """
         norm = tf.linalg.global_norm(grads)
         if not self._skip:
             self._step(grads, norm)
             return Applied(norm, tf.constant(False))
         finite = tf.math.is_finite(norm)
-        self.loss_scale.update(finite)
+        self.loss_scale.update(finite, tf.math.is_finite(loss))
         self.skipped.assign_add(tf.cast(~finite, tf.int64))
         tf.cond(finite, lambda: self._step(grads, norm), lambda: None)
         return Applied(norm, ~finite)

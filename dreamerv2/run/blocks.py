@@ -24,7 +24,7 @@ _PRECISIONS = (32, 16, "bfloat16")
 _KINDS = {
     "task": cfg.string(r"[^_]+_.+", "SUITE_NAME, for example atari_breakout"),
     "seed": cfg.integer(0, 2**31 - 1),
-    "(prefill|pretrain|train_steps|eval_eps|time_limit)": cfg.integer(0),
+    "(prefill|pretrain|max_bad_episodes|train_steps|eval_eps|time_limit)": cfg.integer(0),
     "save_every": cfg.number(0),
     "(steps|.*_every|keep_checkpoints|video_frames|action_repeat)": cfg.integer(1),
     "slow_target_update": cfg.integer(1),

@@ -51,26 +51,47 @@ class Guard:
 
     At precision 16 (there are `*_skipped` counters) single updates with such gradients are part
     of dynamic loss scaling; there only many in a row count.
+
+    skipped: whether the last update was left out by an optimiser. warning: a line for the user
+    where the loss itself was not finite, which no scale explains; at the 1st, 2nd, 4th, ... such
+    update.
     """
 
     def __init__(self):
+        self.skipped = False
+        self.warning: str | None = None
+        self._unexplained = 0
         self._skipped: dict[str, float] = {}
         self._in_a_row: dict[str, int] = defaultdict(int)
 
     def bad(self, metrics: Mapping[str, float]) -> str | None:
         """The first bad tensor of an update, in the order in which they are computed, or None."""
         counters = [name for name in metrics if name.endswith("_skipped")]
+        watched = (name for name in metrics if name.endswith(("_loss", "_grad_norm")))
+        bad = next((name for name in watched if not math.isfinite(metrics[name])), None)
+        self.skipped, self.warning = False, None
         for counter in counters:
             part = counter.removesuffix("_skipped")
             now, before = metrics[counter], self._skipped.get(part, 0)
             self._in_a_row[part] = self._in_a_row[part] + 1 if now > before else 0
             self._skipped[part] = now
+            self.skipped |= now > before
             if self._in_a_row[part] >= SKIPPED_IN_A_ROW:
                 return f"the {part} gradient ({SKIPPED_IN_A_ROW} updates in a row)"
-        if counters:
-            return None
-        watched = (name for name in metrics if name.endswith(("_loss", "_grad_norm")))
-        return next((name for name in watched if not math.isfinite(metrics[name])), None)
+        if not counters:
+            return bad
+        if self.skipped and bad and bad.endswith("_loss"):
+            self._warn(bad)
+        return None
+
+    def _warn(self, name: str) -> None:
+        self._unexplained += 1
+        if self._unexplained & (self._unexplained - 1) == 0:
+            self.warning = (
+                f"WARNING: an update was skipped because {name} is not finite, which is no matter "
+                f"of loss scaling ({self._unexplained} so far): see whether observations or "
+                "rewards are too large for float16, or use --precision bfloat16"
+            )
 
     def state(self) -> dict[str, dict[str, float]]:
         return {"skipped": dict(self._skipped), "in_a_row": dict(self._in_a_row)}

@@ -88,7 +88,11 @@ def load(logdir: str | Path, agent_steps: int | None = None) -> "Agent":
 
 def read(logdir: str | Path, agent_steps: int | None = None) -> Saved:
     """The latest checkpoint in `logdir`, or that of `agent_steps`; ValueError as `load`."""
-    path = _find(Path(logdir).expanduser(), agent_steps)
+    return read_file(_find(Path(logdir).expanduser(), agent_steps))
+
+
+def read_file(path: Path) -> Saved:
+    """A checkpoint by its path; ValueError as `load`."""
     arrays, meta = checkpoint.load(path)
     variables = snapshot.below("agent", arrays)
     missing = [key for key in ("config", "spaces", "agent_steps") if key not in meta]

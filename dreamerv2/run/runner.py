@@ -4,7 +4,7 @@ import functools
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import psutil
 
 from common import checkpoint
 from common.config import Config
-from common.data.driver import Driver, random_policy
+from common.data.driver import Driver, random_policy, stored_dtype
 from common.data.replay import Replay
+from common.data.rows import BadRowError, RowCheck
 from common.envs.base import Env
 from common.envs.wrappers import TimeLimit
-from common.files import sweep_temporary, write_atomically
+from common.files import sweep_temporary
 from common.interrupt import Interrupt
 from common.log.logger import Logger
 from common.log.progress import Progress, Stopwatch
@@ -254,17 +255,41 @@ class Runner:
         return self._config.time_limit or ENDLESS
 
     def _make_drivers(self) -> None:
-        self._driver = Driver(TimedEnv(self._env, self._stopwatch))
+        self._driver = Driver(TimedEnv(self._env, self._stopwatch), self._row_check(self._env))
+        self._driver.on_bad_episode(functools.partial(self._drop_episode, "train"))
         self._driver.on_step(self._count_step)
         self._driver.on_step(self._replay.add_step)
         self._driver.on_reset(self._replay.add_step)
         self._driver.on_episode(functools.partial(self._log_episode, "train"))
         if self._eval_env is not None:
             # An agent that keeps an endless episode alive would keep the run from going on.
-            self._eval_driver = Driver(TimeLimit(self._eval_env, self._longest_evaluation))
+            env = TimeLimit(self._eval_env, self._longest_evaluation)
+            self._eval_driver = Driver(env, self._row_check(env))
+            self._eval_driver.on_bad_episode(functools.partial(self._drop_episode, "eval"))
             self._eval_driver.on_step(self._eval_replay.add_step)
             self._eval_driver.on_reset(self._eval_replay.add_step)
             self._eval_driver.on_episode(functools.partial(self._log_episode, "eval"))
+
+    def _row_check(self, env: Env) -> RowCheck:
+        half = self._config.precision == 16
+        return RowCheck(env.obs_space, stored_dtype, half, self._show)
+
+    def _drop_episode(self, mode: str, error: BadRowError, rows: Sequence[Mapping]) -> None:
+        """An episode with a bad row is put aside; too many of them end the run."""
+        replay = self._replay if mode == "train" else self._eval_replay
+        path = replay.put_aside(rows, str(error))
+        self._bad_episodes += 1
+        most = self._config.max_bad_episodes
+        text = f"a {mode} episode was dropped at its step {len(rows)}: {error}"
+        if self._bad_episodes > most:
+            self._save()
+            raise RunBrokenError(
+                f"{text}; the environment is broken: {self._bad_episodes} episodes like this, "
+                f"more than max_bad_episodes {most}; saved at agent step {self.step:,}; mend it, "
+                "and the same command goes on"
+            )
+        count = f"{self._bad_episodes} of at most {most} (max_bad_episodes)"
+        self._show(f"WARNING: {text}; its rows are in {path}; {count}")
 
     def _count_step(self, row: Mapping[str, Any]) -> None:
         self._logger.agent_steps += 1
@@ -288,6 +313,7 @@ class Runner:
                 "Batch: " + ", ".join(f"{k} {v.dtype} {[*v.shape]}" for k, v in batch.items())
             )
         with self._stopwatch("train"):
+            self._recorder.note(self._agent, self._carry, batch, self.step)
             self._updating = True
             self._carry, metrics = self._agent.train(batch, self._carry, self.step)
             metrics = {name: float(value) for name, value in metrics.items()}
@@ -298,7 +324,16 @@ class Runner:
         bad = self._guard.bad(metrics)
         if bad:
             self._fail(bad)
+        if self._guard.warning:
+            self._show(self._guard.warning)
+        if self._guard.skipped:
+            self._forget_broken_carry()
         return metrics
+
+    def _forget_broken_carry(self) -> None:
+        """A state that is not finite is not handed on: the next update starts without one."""
+        if not snapshot.finite(self._carry):
+            self._carry = None
 
     # Logging
 
@@ -390,6 +425,8 @@ class Runner:
         self._batch = None
         self._updates_logged = 0
         self._saved = None
+        self._recorder = failure.Recorder()
+        self._bad_episodes = 0
         self._said_interrupt = False
         self._updating = False  # where an exception leaves half an update
 
@@ -450,6 +487,7 @@ class Runner:
             self._said_interrupt = True
             self._show(f"{self._interrupt.name}: saving; once more ends the run at once.")
         self._check_parameters()
+        self._forget_broken_carry()
         self._checkpoints.save(self.step, *self._state(), temporary=by_the_clock)
         self._saved = (self.step, self.updates)
         self._save_due.restart()
@@ -486,16 +524,26 @@ class Runner:
             self._fail(bad)
 
     def _fail(self, name: str) -> None:
-        """Put the batch and the state aside, and stop."""
-        directory = self._logdir / "failure"
-        directory.mkdir(exist_ok=True)
-        if self._batch is not None:
-            with write_atomically(directory / "batch.npz") as file:
-                np.savez_compressed(file, **self._batch)  # type: ignore[arg-type]
-        checkpoint.save(directory / "checkpoint.npz", *self._state())
+        """Put what broke aside, as it was before, and stop."""
+        text = f"{name} is not finite at agent step {self.step:,}, update {self.updates:,}"
+        before = self._recorder.rewind(self._agent)
+        if before:
+            folder = failure.new_folder(self._logdir, self.step)
+            env = self._env
+            meta = snapshot.agent_meta(
+                *(before.agent_steps, int(self._agent.updates), self._config),
+                *(env.obs_space, env.act_space, env.action_names),
+            )
+            failure.write(folder, before, meta, text)
+            text += (
+                f"; {folder} has the state before update {meta['updates'] + 1:,} and its batch: "
+                "dreamerv2.run.reproduce does it again"
+            )
+        latest = self._checkpoints.latest()
         raise NonFiniteError(
-            f"{name} is not finite at agent step {self.step:,}, update {self.updates:,}; "
-            f"batch.npz and checkpoint.npz are in {directory}"
+            f"{text}; the same command goes on from {latest or 'the episodes in replay'}; if it "
+            "breaks there too, see what the batch holds, or lower the learning rates, "
+            "--'.*_opt.lr'"
         )
 
 

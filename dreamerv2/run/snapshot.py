@@ -40,6 +40,12 @@ def unpack_tensors(
     return {name: value.astype(np.dtype(dtypes[name])) for name, value in arrays.items()}
 
 
+def finite(tensors: Mapping[str, Any] | None) -> bool:
+    """Whether all numbers in the tensors are finite, those of half precisions too."""
+    arrays, _ = pack_tensors(tensors or {})
+    return all(bool(np.isfinite(v).all()) for v in arrays.values() if v.dtype.kind == "f")
+
+
 def seed_generators(seed: int) -> None:
     """Seed the global generators of Python and NumPy."""
     random.seed(seed)

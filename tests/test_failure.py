@@ -1,0 +1,99 @@
+"""What is kept of a failure: enough to do the update that broke again."""
+
+import gymnasium
+import numpy as np
+import pytest
+import tiny
+
+from common.data.rows import LARGEST, BadRowError, RowCheck, problem
+from common.nn.optimizer import INITIAL_SCALE, LossScale
+from dreamerv2.run import failure, reproduce, snapshot
+
+
+def batches(agent, count, broken_at):
+    """Batches, one of them with a NaN."""
+    for index in range(count):
+        batch = tiny.batch(agent, seed=index)
+        if index == broken_at:
+            batch["vector"][1, 2, 0] = np.nan
+        yield batch
+
+
+@pytest.mark.parametrize("per_copy", [100, 3])
+def test_the_update_that_broke_can_be_done_again(tmp_path, monkeypatch, per_copy):
+    monkeypatch.setattr(failure, "UPDATES_PER_COPY", per_copy)
+    agent, carry, states = tiny.agent(seed=3), None, []
+    recorder = failure.Recorder()
+    for index, batch in enumerate(batches(agent, 6, broken_at=4)):
+        states.append(agent.state_dict())
+        recorder.note(agent, carry, batch, index)
+        carry, metrics = agent.train(batch, carry, index)
+    # Found one update too late, as a parameter that is checked now and then.
+    assert agent.nonfinite()
+    before = recorder.rewind(agent)
+    assert before.agent_steps == 4 and np.isnan(before.batch["vector"][1, 2, 0])
+    for name, value in states[4].items():
+        np.testing.assert_array_equal(before.state[name], value, err_msg=name)
+        np.testing.assert_array_equal(agent.state_dict()[name], value, err_msg=name)
+
+    folder = failure.new_folder(tmp_path, 4)
+    meta = snapshot.agent_meta(4, 4, agent.config, agent.obs_space, agent.act_space, None)
+    failure.write(folder, before, meta, "it broke")
+    again = reproduce.reproduce(folder)
+    assert not np.isfinite(again["model_loss"])
+
+
+SPACES = {
+    "image": gymnasium.spaces.Box(0, 255, (2, 2, 1), np.uint8),
+    "vector": gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32),
+}
+ROW = {"image": np.zeros((2, 2, 1), np.uint8), "vector": np.zeros(3, np.float32)}
+
+
+def check(float16=False, warn=print):
+    return RowCheck(SPACES, lambda dtype: dtype, float16, warn)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.01 * LARGEST, -1e30])
+def test_a_number_that_learning_cannot_hold_is_refused_wherever_it_stands(value):
+    for place in range(3):
+        row = {**ROW, "vector": np.zeros(3, np.float32)}
+        row["vector"][place] = value
+        with pytest.raises(BadRowError, match="vector is "):
+            check()(row)
+        episode = {k: np.stack([ROW[k], ROW[k], row[k]]) for k in row}
+        assert problem(episode).startswith("vector is ") and problem(episode).endswith(" in row 2")
+    check()({**ROW, "vector": np.float32([1e6, -LARGEST / 2, 0])})
+    assert problem({k: v[None] for k, v in ROW.items()}) is None
+
+
+def test_what_float16_cannot_hold_is_said_once_per_key_and_kept():
+    said = []
+    checked = check(True, said.append)
+    for _ in range(3):
+        checked({**ROW, "vector": np.float32([0, -1e6, 0])})
+    assert len(said) == 1 and "vector holds 1e+06; float16 ends at 65504" in said[0]
+    said.clear()
+    check(False, said.append)({**ROW, "vector": np.float32([0, -1e6, 0])})
+    check(True, said.append)({**ROW, "vector": np.float32([0, 6e4, 0])})
+    assert said == []
+
+
+def test_the_loss_scale_stays_where_the_loss_itself_is_not_finite():
+    scale = LossScale("dynamic")
+    for _ in range(28):
+        scale.update(finite=False, curable=False)
+    assert scale.value == INITIAL_SCALE
+    scale.update(finite=False, curable=True)
+    assert scale.value == INITIAL_SCALE / 2
+
+
+def test_a_broken_batch_at_precision_16_leaves_scale_and_weights(capsys):
+    agent = tiny.agent(precision=16, seed=1)
+    before = agent.state_dict()
+    carry, metrics = agent.train(next(batches(agent, 1, broken_at=0)), None, 0)
+    assert metrics["model_skipped"] == 1 and metrics["model_loss_scale"] == INITIAL_SCALE
+    kernels = [name for name in before if name.startswith("wm/")]
+    assert kernels and agent.nonfinite() is None
+    for name in kernels:
+        np.testing.assert_array_equal(agent.state_dict()[name], before[name], err_msg=name)
