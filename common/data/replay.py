@@ -121,7 +121,7 @@ class Replay:
         path = self._directory / f"{self._new_name(max(len(rows) - 1, 0))}.bad"
         arrays = {key: np.stack([row[key] for row in rows]) for key in (rows[0] if rows else ())}
         with write_atomically(path) as file:
-            np.savez_compressed(file, **arrays, reason=np.array(reason))
+            np.savez_compressed(file, reason=np.array(reason), **arrays)  # type: ignore[arg-type]
         return path
 
     def batches(self, batch: int, length: int) -> Iterator[dict[str, np.ndarray]]:

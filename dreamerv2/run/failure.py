@@ -106,7 +106,7 @@ def write(folder: Path, before: Before, meta: Mapping[str, Any], text: str) -> N
     arrays = {**snapshot.under("agent", before.state), **snapshot.under("carry", carry)}
     checkpoint.save(folder / "checkpoint.npz", arrays, {**meta, "carry_dtypes": dtypes})
     with write_atomically(folder / "batch.npz") as file:
-        np.savez_compressed(file, **before.batch)
+        np.savez_compressed(file, **before.batch)  # type: ignore[arg-type]
     write_text(folder / "failure.txt", text + "\n")
 
 
