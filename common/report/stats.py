@@ -5,6 +5,7 @@ All arrays are NumPy. SciPy draws the resamples. Intervals are percentiles of th
 ones (BCa) are not defined where runs have equal values, as whole-numbered returns often do.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -141,20 +142,25 @@ def _interval(samples, statistic: Statistic, confidence, resamples, seed) -> Int
     return Interval(center, *map(float, ends))
 
 
-def p_value(differences: Sequence[float]) -> float | None:
-    """How likely differences between paired runs are that far from zero by chance (t-test).
+def p_value(first: Sequence[float], second: Sequence[float] | None = None) -> float | None:
+    """How likely two groups of runs are that far apart by chance (Welch's t-test).
+
+    first: with `second` the values of one group, else the differences of paired runs.
 
     Not from the bootstrap: with five runs that all differ in one direction it would say 0. None for
-    fewer than `FEWEST_RUNS`; 1 where all are zero.
+    fewer than `FEWEST_RUNS` in a group; where nothing varies 1 for no difference, and 0 for any.
     """
-    from scipy.stats import ttest_1samp
+    from scipy.stats import ttest_1samp, ttest_ind
 
-    values = np.asarray(differences, np.float64)
-    if len(values) < FEWEST_RUNS:
+    groups = [np.asarray(group, np.float64) for group in (first, second) if group is not None]
+    if min(map(len, groups)) < FEWEST_RUNS:
         return None
-    if not np.ptp(values):
-        return 1.0 if values[0] == 0 else 0.0
-    return float(ttest_1samp(values, 0).pvalue)
+    if not any(np.ptp(group) > 1e-9 * np.abs(group).max() for group in groups):
+        distance = groups[0][0] - (groups[1][0] if len(groups) > 1 else 0.0)
+        return 0.0 if distance else 1.0
+    if len(groups) == 1:
+        return float(ttest_1samp(groups[0], 0).pvalue)
+    return float(ttest_ind(*groups, equal_var=False).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -170,6 +176,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@functools.cache
 def false_alarm_rate(
     runs: int, paired: bool, confidence: float = 0.95, trials: int = 400, seed: int = 0
 ) -> float:

@@ -3,7 +3,7 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,16 +63,16 @@ def collect(
         *prior,
         arrays.get("image"),
         arrays.get("ram"),
-        {key[1]: values for key, values in arrays.items() if key[0] == "variable"},
+        {k.split("/")[1]: v for k, v in arrays.items() if k.startswith("variable/")},
         episode,
         returns,
     )
 
 
-def _columns(rows: Iterable[Row], model: LatentModel, env: Env) -> dict[Any, np.ndarray]:
+def _columns(rows: Iterable[Row], model: LatentModel, env: Env) -> dict[str, np.ndarray]:
     """One episode as `[rows, ...]` per key; `action` is what the policy does at the row.
 
-    Variables of the game are under `("variable", NAME)`; `env` is at the row that `rows` gave last.
+    Variables of the game are under `variable/NAME`; `env` is at the row that `rows` gave last.
     """
     columns = defaultdict(list)
     for obs, action, (latent, _) in rows:
@@ -86,5 +86,5 @@ def _columns(rows: Iterable[Row], model: LatentModel, env: Env) -> dict[Any, np.
         if "ram" in obs:
             columns["ram"].append(np.array(obs["ram"]))
         for name, value in env.variables().items():
-            columns["variable", name].append(float(value))
+            columns[f"variable/{name}"].append(float(value))
     return {key: np.stack(column) for key, column in columns.items()}

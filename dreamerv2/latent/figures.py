@@ -291,10 +291,11 @@ def information(path: Path, found: Information) -> None:
     with figure(path, 2.2 + 0.9 * len(found.names), 1.6 + 0.24 * len(order)) as drawing:
         ax = drawing.subplots()
         share = 100 * found.share[order]
-        image = ax.imshow(share, aspect="auto", cmap="viridis", vmin=0, vmax=max(10, share.max()))
+        top = max(10.0, float(share.max()))
+        image = ax.imshow(share, aspect="auto", cmap="viridis", vmin=0, vmax=top)
         for row, column in np.ndindex(*share.shape):
             if share[row, column] >= 1:
-                bright = share[row, column] > 0.6 * image.norm.vmax
+                bright = share[row, column] > 0.6 * top
                 color = "black" if bright else "white"
                 text = f"{share[row, column]:.0f}"
                 ax.text(column, row, text, ha="center", va="center", color=color, fontsize=7)

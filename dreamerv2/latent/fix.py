@@ -60,7 +60,7 @@ def measure(
 def play(
     model: LatentModel,
     make_env: Callable[[int], Env],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | np.ndarray,
     masks: np.ndarray,
     classes: np.ndarray,
     steps: int,

@@ -76,10 +76,9 @@ class LatentModel:
 
     def frame(self, obs: Mapping[str, Any]) -> np.ndarray:
         """What `decode` should have made of an observation: uint8 `[H, W, channels]`."""
+        assert self.image_key is not None
         seen = np.asarray(obs[self.image_key])
-        if self.is_board:
-            return np.uint8(255 * seen.reshape(*BOARD, -1))
-        return seen
+        return (255 * seen.reshape(*BOARD, -1)).astype(np.uint8) if self.is_board else seen
 
     def respond(self, latents: Latents) -> Response:
         """Value, reward and policy in these states."""

@@ -5,7 +5,7 @@ curve; the final return is the mean over the episodes of the last tenth, and of 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ from common.config import Config
 from common.log.metrics import Row, read_metrics
 from common.report.stats import (
     FEWEST_RUNS,
-    bootstrap_difference,
     bootstrap_interval,
     false_alarm_rate,
 )
+from dreamerv2.precision.differences import of_losses, of_returns
 from dreamerv2.run import blocks
 
 WINDOWS = 20
@@ -222,19 +222,20 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         seconds = summary["seconds_per_update"]
         known = seconds is not None and reference is not None
         summary["seconds_per_update_ratio"] = seconds / reference if known else None
+    found = {
+        label: differences(group, groups[baseline], points)
+        for label, group in groups.items()
+        if label != baseline
+    }
     return {
         "task": runs[0].config.task,
         "device": next((run.device for run in runs if run.device), ""),
         "baseline": baseline,
         "precisions": precisions,
-        "differences": {
-            label: differences(group, groups[baseline], points)
-            for label, group in groups.items()
-            if label != baseline
-        },
+        "differences": found,
         "loss_points": points,
         "differing_keys": differing_keys(runs),
-        "false_alarm_rate": alarm_rate(precisions),
+        "false_alarm_rate": alarm_rate(precisions, found),
     }
 
 
@@ -302,25 +303,34 @@ def loss_points(runs: Sequence[Run]) -> list[int]:
 
 def differences(
     runs: Sequence[Run], baseline: Sequence[Run], points: Sequence[int]
-) -> dict[str, dict[str, Any]]:
-    """Final and best return and each loss, minus those of the baseline; `called` where the interval
-    excludes zero."""
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """`returns` and `losses` of the finished runs, minus those of the baseline's."""
     done = [[run for run in group if run.finished] for group in (runs, baseline)]
-    measures = {"final_return": final_return, "best_return": best_return}
-    result = {}
-    for name, measure in measures.items():
-        first, second = (_known(map(measure, group)) for group in done)
-        result[name] = bootstrap_difference(first, second)
+
+    def sides(measure: Callable[[Run], float | None]) -> list[dict[int, float]]:
+        measured = [[(run.config.seed, measure(run)) for run in group] for group in done]
+        return [{seed: v for seed, v in group if v is not None} for group in measured]
+
+    losses = {}
     for loss in loss_names(done[0]) if points else []:
-        first, second = (_known(loss_at(run, loss, points[-1]) for run in group) for group in done)
-        result[loss] = bootstrap_difference(first, second)
-    return {k: d._asdict() | {"called": d.excludes_zero} for k, d in result.items()}
+        first, second = sides(lambda run, loss=loss: loss_at(run, loss, points[-1]))
+        losses[loss] = first, second
+    measures = {"final_return": final_return, "best_return": best_return}
+    return {
+        "returns": {name: of_returns(*sides(measure)) for name, measure in measures.items()},
+        "losses": of_losses(losses),
+    }
 
 
-def alarm_rate(precisions: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """How often a difference is called by chance with as many runs as the smallest group has."""
+def alarm_rate(
+    precisions: Mapping[str, Mapping[str, Any]], differences: Mapping[str, Mapping[str, Any]]
+) -> float | None:
+    """How often a difference of returns is called by chance with as few runs as there are."""
     fewest = min(summary["finished"] for summary in precisions.values())
-    return false_alarm_rate(fewest, paired=False) if fewest >= FEWEST_RUNS else None
+    if fewest < FEWEST_RUNS or not differences:
+        return None
+    paired = all(found["returns"]["final_return"]["pairs"] for found in differences.values())
+    return false_alarm_rate(fewest, paired)
 
 
 def recommend(summary: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -353,7 +363,7 @@ class Verdict(NamedTuple):
 def judge(summary: Mapping[str, Any], label: str) -> Verdict:
     """One precision against the baseline."""
     group, baseline = summary["precisions"][label], summary["precisions"][summary["baseline"]]
-    difference = summary["differences"][label]["final_return"]
+    difference = summary["differences"][label]["returns"]["final_return"]
     ratio = group["seconds_per_update_ratio"]
     parts = [
         f"{ratio:.2f} x the time per update of {summary['baseline']}" if ratio else "no timing"
@@ -371,6 +381,8 @@ def judge(summary: Mapping[str, Any], label: str) -> Verdict:
         called = "a difference" if difference["called"] else "not a difference that is called"
         span = f"[{difference['low']:+.3g}, {difference['high']:+.3g}]"
         parts.append(f"final return {difference['iqm']:+.3g} {span}, {called}")
+        better = difference["better"]["iqm"]
+        parts.append(f"a run is better than one of {summary['baseline']} in {better:.0%} of pairs")
     if group["skipped_updates"]:
         parts.append(f"{group['skipped_updates']} optimiser steps skipped")
     worse = difference["called"] and difference["iqm"] < 0

@@ -7,21 +7,25 @@ from typing import Any
 import numpy as np
 
 from common.files import write_json, write_text
-from common.report.figures import COLORS, figure, plain
+from common.report.figures import COLORS, DASHES, figure, plain
 from common.report.stats import bootstrap_interval
 from common.report.tables import number, power, table, with_interval
 from dreamerv2.precision import comparison
 from dreamerv2.precision.comparison import OPTIMIZERS, WINDOWS, Run
 
 HOW_TO_READ = """\
-Values are interquartile means over the seeds that finished, with bootstrap 95 % intervals in
-brackets. A difference is called one only when its interval excludes zero; one that is not called
-may still be there, hidden by few seeds. Returns are those of training episodes: *final* is the mean
-over the last tenth of the run, five episodes at least, *best* over the best twentieth. Seconds per
-update is the median of the logged intervals. Memory is the largest resident memory of the process
-that was logged (host memory, also with a GPU). Steps are skipped, each by one optimiser, when a
-float16 gradient is not finite; that is how dynamic loss scaling finds its scale. A float32 or
-bfloat16 run ends at such a gradient."""
+Values are interquartile means over the seeds that finished, with bootstrap 95 % intervals
+(percentiles) in brackets. Runs with equal seeds are compared in pairs. A difference of returns is
+called one only when its interval excludes zero; one that is not called may still be there, hidden
+by few seeds. Losses are many, so that theirs are called by t-tests with Holm's correction: among
+all losses of a precision, one is called by chance in 5 % of comparisons at most. *Better* is the
+share of pairs of runs, whatever their seeds, in which this precision has the higher return; 50 % is
+no difference. Returns are those of training episodes: *final* is the mean over the last tenth of
+the run, five episodes at least, *best* over the best twentieth. Seconds per update is the median of
+the logged intervals. Memory is the largest resident memory of the process that was logged (host
+memory, also with a GPU). Steps are skipped, each by one optimiser, when a float16 gradient is not
+finite; that is how dynamic loss scaling finds its scale. A float32 or bfloat16 run ends at such a
+gradient."""
 
 
 def write(directory: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
@@ -49,8 +53,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         "\n".join(difference_lines(content)),
         "## Model losses after the same number of updates",
         "\n".join(loss_lines(content)),
-        "## Loss scale",
-        "\n".join(scale_lines(content)),
+        *scale_section(content),
         "## Runs",
         table(run_rows(content)),
         "## How to read this",
@@ -68,7 +71,7 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
     else:
         ratio = content["precisions"][best]["seconds_per_update_ratio"]
         why = f"{ratio:.2f} x the time per update of {baseline}, and no lower return is called"
-        low = content["differences"][best]["final_return"]["low"]
+        low = content["differences"][best]["returns"]["final_return"]["low"]
         if low < 0:
             why += f" (a final return lower by up to {number(-low)} is not excluded)"
     if len(content["precisions"]) == 1:
@@ -124,18 +127,26 @@ def precision_rows(content: Mapping[str, Any]) -> list[list[str]]:
 
 
 def difference_lines(content: Mapping[str, Any]) -> list[str]:
-    """Per precision, what is different from the baseline and what is not."""
+    """A table per precision: what is different from the baseline and what is not."""
     lines = []
-    for label, measures in content["differences"].items():
-        lines.append(f"{label} minus {content['baseline']}:\n")
-        for name, difference in measures.items():
-            if difference["low"] is None:
-                text = "too few finished runs"
-            else:
-                text = "**a difference**" if difference["called"] else "none called"
-            lines.append(f"- {name.replace('_', ' ')}: {interval(difference)}, {text}")
-        lines.append("")
+    for label, found in content["differences"].items():
+        rows = [["", "difference", "better", "p, corrected", "called"]]
+        for name, each in found["returns"].items():
+            better = each["better"]
+            chance = with_interval(*(v and 100 * v for v in better.values())) + " %"
+            rows.append([name.replace("_", " "), interval(each), chance, "-", called(each)])
+        for name, each in found["losses"].items():
+            rows.append([name, interval(each), "-", number(each["p_adjusted"]), called(each)])
+        pairs = found["returns"]["final_return"]["pairs"]
+        how = f"{pairs} pairs of equal seeds" if pairs else "seeds not paired"
+        lines += [f"{label} minus {content['baseline']} ({how}):", "", table(rows), ""]
     return lines[:-1] or ["Nothing to compare with."]
+
+
+def called(difference: Mapping[str, Any]) -> str:
+    if difference["low"] is None:
+        return "too few finished runs"
+    return "**a difference**" if difference["called"] else "none"
 
 
 def loss_lines(content: Mapping[str, Any]) -> list[str]:
@@ -155,8 +166,8 @@ def loss_lines(content: Mapping[str, Any]) -> list[str]:
     return [table(rows)]
 
 
-def scale_lines(content: Mapping[str, Any]) -> list[str]:
-    """Where dynamic loss scaling went in each run that has a scale."""
+def scale_section(content: Mapping[str, Any]) -> list[str]:
+    """Where dynamic loss scaling went in each run that has a scale; empty where none has."""
     rows = [["run", "optimiser", "first", "lowest", "last", "steps skipped"]]
     for group in content["precisions"].values():
         for run in group["runs"]:
@@ -165,7 +176,7 @@ def scale_lines(content: Mapping[str, Any]) -> list[str]:
                     scales = [power(run["loss_scale"][name][k]) for k in rows[0][2:5]]
                     skipped = run["updates_skipped_by"][name]
                     rows.append([run["name"], name, *scales, number(skipped)])
-    return [table(rows)] if len(rows) > 1 else ["No run has one: it belongs to precision 16."]
+    return ["## Loss scale", table(rows)] if len(rows) > 1 else []
 
 
 def run_rows(content: Mapping[str, Any]) -> list[list[str]]:
@@ -197,42 +208,47 @@ def interval(value: Mapping[str, float | None]) -> str:
 
 
 def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
-    """Four panels: returns, model loss, time per update, loss scale; intervals are shaded."""
+    """Panels: returns, model loss, time per update, and loss scale where a run has one."""
     groups: dict[str, list[Run]] = {label: [] for label in summary["precisions"]}
     for label, run in zip(comparison.labels(runs), runs, strict=True):
         groups[label].append(run)
     seeds = max(map(len, groups.values()))
     each = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    with figure(path, 12, 8) as drawing:
+    shown = [_returns, _loss, _times]
+    scaled = any(comparison.loss_scales(run) for run in runs)
+    if scaled:
+        shown.append(_scales)
+    with figure(path, *((12, 8) if scaled else (15, 4.4))) as drawing:
         drawing.suptitle(f"{summary['task']}: precision, {each} each")
-        panels = drawing.subplots(2, 2).flat
-        for draw_panel, axes in zip((_returns, _loss, _times, _scales), panels, strict=True):
+        panels = np.ravel(drawing.subplots(2, 2) if scaled else drawing.subplots(1, 3))
+        for draw_panel, axes in zip(shown, panels, strict=True):
             draw_panel(axes, groups)
             plain(axes)
 
 
 def _returns(axes, groups):
-    for color, (label, runs) in zip(_colors(groups), groups.items(), strict=True):
+    for style, (label, runs) in zip(_styles(groups), groups.items(), strict=True):
         x = (np.arange(WINDOWS) + 0.5) / WINDOWS * max(map(comparison.total_frames, runs))
         curves = np.array([_carried_on(comparison.window_returns(run)) for run in runs])
-        _shaded(axes, x, curves, color, label)
+        _shaded(axes, x, curves, style, label)
     axes.set(title="Return of training episodes", xlabel="env frames", ylabel="return")
     if axes.lines:
         axes.legend(title="precision")
 
 
 def _loss(axes, groups):
-    for color, (label, runs) in zip(_colors(groups), groups.items(), strict=True):
+    for style, (label, runs) in zip(_styles(groups), groups.items(), strict=True):
         series = [s for run in runs if len((s := run.series("model_loss", "updates"))[0])]
         if series:
             x = np.linspace(max(s[0][0] for s in series), max(s[0][-1] for s in series), 100)
             curves = [np.interp(x, at, loss, right=np.nan) for at, loss in series]
-            _shaded(axes, x, np.array(curves), color, label)
+            _shaded(axes, x, np.array(curves), style, label)
     axes.set(title="Loss of the world model", xlabel="updates", ylabel="nats")
 
 
 def _times(axes, groups):
-    for i, (color, runs) in enumerate(zip(_colors(groups), groups.values(), strict=True)):
+    for i, (style, runs) in enumerate(zip(_styles(groups), groups.values(), strict=True)):
+        color = style["color"]
         times = [t for run in runs if (t := comparison.seconds_per_update(run)) is not None]
         axes.plot([i] * len(times), times, "o", color=color, alpha=0.7)
         if times:
@@ -246,29 +262,27 @@ def _times(axes, groups):
 def _scales(axes, groups):
     styles = dict(zip(OPTIMIZERS, ("-", "--", ":"), strict=True))
     lines = {}
-    for color, runs in zip(_colors(groups), groups.values(), strict=True):
+    for style, runs in zip(_styles(groups), groups.values(), strict=True):
         for run in runs:
-            for name, style in styles.items():
+            for name, dashes in styles.items():
                 x, scale = run.series(f"{name}_loss_scale", "updates")
                 if len(x):
-                    lines[name] = axes.step(x, scale, style, where="post", color=color)[0]
+                    drawn = axes.step(x, scale, dashes, where="post", color=style["color"])
+                    lines[name] = drawn[0]
     axes.set(title="Loss scale (each run)", xlabel="updates", ylabel="scale")
-    if lines:
-        axes.set_yscale("log", base=2)
-        axes.legend(lines.values(), lines.keys(), title="optimiser")
-    else:
-        axes.text(0.5, 0.5, "no run has one", ha="center", transform=axes.transAxes)
+    axes.set_yscale("log", base=2)
+    axes.legend(lines.values(), lines.keys(), title="optimiser")
 
 
-def _shaded(axes, x, curves, color, label):
+def _shaded(axes, x, curves, style, label):
     """Interquartile mean over runs, its interval shaded; runs drop out where they have ended."""
     points = [bootstrap_interval(c[~np.isnan(c)], resamples=1000) for c in curves.T]
     known = [(xi, *p) for xi, p in zip(x, points, strict=True) if p.iqm is not None]
     if not known:
         return
     x, center, low, high = np.array(known, np.float64).T  # None, of too few runs, becomes NaN
-    axes.plot(x, center, color=color, label=label)
-    axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+    axes.plot(x, center, **style, lw=2, label=label)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
 def _carried_on(curve: np.ndarray) -> np.ndarray:
@@ -281,5 +295,9 @@ def _carried_on(curve: np.ndarray) -> np.ndarray:
     return result
 
 
-def _colors(groups) -> list[str]:
-    return [COLORS[i % len(COLORS)] for i in range(len(groups))]
+def _styles(groups) -> list[dict[str, Any]]:
+    """A colour and dashes for each group: curves that coincide show through each other's gaps."""
+    return [
+        {"color": COLORS[i % len(COLORS)], "ls": DASHES[i % len(DASHES)]}
+        for i in range(len(groups))
+    ]
