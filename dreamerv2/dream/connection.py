@@ -28,14 +28,15 @@ _log = logging.getLogger(__name__)
 class Connection:
     """Plays one session over one WebSocket."""
 
+    _session: Session  # from the second line of `run` on
+
     def __init__(self, hub: Hub, socket: WebSocket):
         self._hub, self._socket = hub, socket
-        self._session: Session | None = None
         self._speed = DEFAULT_SPEED
         self._running, self._changed, self._room = (asyncio.Event() for _ in range(3))
         self._room.set()
         self._sent = self._seen = 0
-        self._clip: asyncio.Task | None = None
+        self._clip: asyncio.Task[None] | None = None
 
     async def run(self, notice: str | None) -> None:
         """Until the page is closed, or sends what no page of ours sends."""
@@ -55,7 +56,7 @@ class Connection:
         finally:
             if self._clip:
                 self._clip.cancel()
-            if self._session:
+            if hasattr(self, "_session"):
                 await self._hub.work(self._session.close)
 
     async def say(self, notice: str | None) -> None:

@@ -24,7 +24,7 @@ class Controls(NamedTuple):
 
     def vector(self, action: int | Sequence[float]) -> np.ndarray:
         """An index, or the numbers of a continuous action, as float32 `[A]`."""
-        if self.discrete:
+        if isinstance(action, int):
             return np.eye(self.size, dtype=np.float32)[action]
         return np.asarray(action, np.float32)
 
@@ -45,7 +45,7 @@ class Controls(NamedTuple):
 
 def controls(space: gymnasium.Space, names: Sequence[str] | None) -> Controls:
     """The controls of an action space whose discrete actions may have names such as UPRIGHTFIRE."""
-    size = space.shape[0]
+    size = int(np.prod(space.shape or ()))
     if not is_discrete(space):
         return Controls(False, size, tuple(f"action {i}" for i in range(size)), (), None)
     if names:

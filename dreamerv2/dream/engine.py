@@ -37,10 +37,10 @@ class Glance(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """How a latent is drawn: the same `seed` and `count` give the same one."""
+    """How a latent is drawn: the same `seed` and `number` give the same one."""
 
     seed: int
-    count: int
+    number: int  # of the draw
     temperature: float = 1.0  # divides the logits; multiplies a Gaussian's std
     likely: bool = False  # the most likely class instead
 
@@ -114,15 +114,15 @@ class Engine:
     def _outcome(self, state, draws, held, temperature, likely):
         """Draws again from the state's statistics, with the temperature that was asked for."""
         if self.discrete:
-            dist = OneHot(state["logit"] / temperature)
-            stats = dist.probs
-            onehot = dist.sample_with(draws.uniform([1, self.variables]))
-            drawn = tf.argmax(tf.where(likely, dist.mode(), onehot), -1, tf.int32)
+            classes = OneHot(state["logit"] / temperature)
+            stats = classes.probs
+            onehot = classes.sample_with(draws.uniform([1, self.variables]))
+            drawn = tf.argmax(tf.where(likely, classes.mode(), onehot), -1, tf.int32)
         else:
-            dist = Gaussian(state["mean"], state["std"] * temperature)
-            stats = tf.stack([dist.mean, dist.std], 1)
-            sample = dist.sample_with(draws.normal(tf.shape(dist.mean)))
-            drawn = tf.where(likely, dist.mode(), sample)
+            values = Gaussian(state["mean"], state["std"] * temperature)
+            stats = tf.stack([values.mean, values.std], 1)
+            sample = values.sample_with(draws.normal(tf.shape(values.mean)))
+            drawn = tf.where(likely, values.mode(), sample)
         deter = state["deter"][0]
         return (deter, stats[0], drawn[0]), self._look_at(deter, drawn[0], held)
 
@@ -157,7 +157,7 @@ def _state(latent: Latent) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _how(draw: Draw) -> tuple[np.ndarray, np.float32, np.bool_]:
-    key = np.array([draw.seed, draw.count], np.int64)
+    key = np.array([draw.seed, draw.number], np.int64)
     return key, np.float32(draw.temperature), np.bool_(draw.likely)
 
 

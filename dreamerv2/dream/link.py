@@ -15,7 +15,7 @@ _VERSION = 1
 
 SEED = integer(0, 2**31 - 1)
 TEMPERATURE = number(0.1, 10)
-NAME = string(r"[\w.-]{1,40}/[\w.-]{1,120}", "FOLDER/EPISODE")
+NAME = string(r"\w[\w.-]{0,39}/\w[\w.-]{0,119}", "FOLDER/EPISODE")
 ROW = integer(0, 10**7)
 
 
@@ -123,7 +123,8 @@ def _played(world: World, runs: list) -> list[Played]:
         "synced": boolean(),
     }
     action_of = either(choice(None), action_kind(world))
-    settings, played = Settings(), []
+    settings = Settings()
+    played: list[Played] = []
     for count, action, changed in runs:
         count = integer(1, MAX_STEPS + 1 - len(played)).convert(count)
         values = {key: kinds[key].convert(value) for key, value in changed.items()}

@@ -68,7 +68,8 @@ def vector_limits(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The lowest and the highest value [D] of observed vectors [T, D]; many numbers share one."""
     rows = _as_seen(rows)
     axis = 0 if rows.shape[1] <= paint.MOST_BARS else None
-    return tuple(np.broadcast_to(f(rows, axis), rows.shape[1:]) for f in (np.min, np.max))
+    low, high = (np.broadcast_to(f(rows, axis), rows.shape[1:]) for f in (np.min, np.max))
+    return low, high
 
 
 def _as_seen(vector: np.ndarray) -> np.ndarray:

@@ -53,12 +53,18 @@ class Moment(NamedTuple):
     @property
     def view(self) -> View:
         """That of the model state which the panels show and classes are held in."""
-        return self.game if self.settings.where == "game" else self.dream
+        return _present(self.game if self.settings.where == "game" else self.dream)
 
     @property
     def actor(self) -> View:
         """That which the policy looks at."""
-        return self.dream if self.settings.where == "dream" else self.game
+        return _present(self.dream if self.settings.where == "dream" else self.game)
+
+
+def _present(view: View | None) -> View:
+    """`where` is never a place of which there is no view."""
+    assert view is not None
+    return view
 
 
 class Played(NamedTuple):
@@ -116,8 +122,10 @@ class Session:
         settings = settings._replace(where=where or settings.where, hold=())
         if start.episode is None and self._world.game_problem:
             raise SessionError(self._world.game_problem)
-        first = self._from_reset(start, settings) if start.episode is None else None
-        first = first or self._from_episode(start, settings._replace(where="dream"))
+        if start.episode is None:
+            first = self._from_reset(start, settings)
+        else:
+            first = self._from_episode(start.episode, start.row, settings._replace(where="dream"))
         self.origin, self.moments, self.cursor = start, [first], 0
         self.replay, self.fresh_from = [], 0
 
@@ -132,20 +140,20 @@ class Session:
         view = self._view(latent, glance)
         return Moment(settings, view, view, screen=self._screen(obs), synced=True)
 
-    def _from_episode(self, start: Start, settings: Settings) -> Moment:
+    def _from_episode(self, name: str, number: int, settings: Settings) -> Moment:
         world = self._world
         try:
-            rows = world.episodes.read(start.episode)
+            rows = world.episodes.read(name)
         except ValueError as error:
             raise SessionError(str(error)) from None
-        if start.row >= len(rows["action"]):
-            raise SessionError(f"row {start.row}: this episode has {len(rows['action'])}")
+        if number >= len(rows["action"]):
+            raise SessionError(f"row {number}: this episode has {len(rows['action'])}")
         self._drop_env()
         latent = world.engine.initial()
-        for count, row in enumerate(context(rows, start.row, CONTEXT)):
+        for count, row in enumerate(context(rows, number, CONTEXT)):
             draw = Draw(0, 2 * count)
             latent, glance = world.engine.observe(latent, row["action"], world.free, draw, row)
-        picture = pictures.pack(world.painter.observed(rows[world.engine.key][start.row]))
+        picture = pictures.pack(world.painter.observed(rows[world.engine.key][number]))
         view = self._view(latent, glance)
         return Moment(settings, None, view, screen=picture)
 
@@ -169,7 +177,8 @@ class Session:
         if self.cursor >= MAX_STEPS or (now.over and now.settings.where != "dream"):
             self.replay = []
             return False
-        action = played.action if played else self._action()
+        action = self._action() if played is None else played.action
+        assert action is not None  # that of a last moment has returned
         following = self._following(now, action)
         self._forget_what_follows()
         self.moments.append(following)
@@ -191,30 +200,35 @@ class Session:
         self._drop_env()
 
     def _following(self, now: Moment, action: np.ndarray) -> Moment:
-        world, settings = self._world, now.settings
+        where = now.settings.where
         following = now._replace(action=action, synced=False, reward=0.0)
-        if settings.where != "dream":
-            obs = self._ready_env().step(action)
-            held = self._held(settings) if settings.where == "game" else world.free
-            outcome = world.engine.observe(now.game.latent, action, held, self._draw(0), obs)
-            reward = float(obs["reward"])
-            following = following._replace(
-                game=self._view(*outcome),
-                screen=self._screen(obs),
-                reward=reward,
-                score=now.score + reward,
-                over=bool(obs["is_last"]),
-            )
-        if settings.where != "game":
-            held = self._held(settings)
-            outcome = world.engine.imagine(now.dream.latent, action, held, self._draw(1))
-            following = following._replace(dream=self._view(*outcome))
-        if settings.where == "dream":
-            return following._replace(score=now.score + following.dream.glance.reward)
-        if settings.where == "both":
-            seen = (world.painter.scaled(v.glance.seen) for v in (following.game, following.dream))
-            following = following._replace(parting=now.parting.after(*seen))
-        return following
+        if where != "dream":
+            following = self._played_on(now, following, action)
+        if where == "game":
+            return following
+        outcome = self._world.engine.imagine(
+            _present(now.dream).latent, action, self._held(now.settings), self._draw(1)
+        )
+        dream = self._view(*outcome)
+        if where == "dream":
+            return following._replace(dream=dream, score=now.score + dream.glance.reward)
+        seen = (_present(following.game).glance.seen, dream.glance.seen)
+        parting = now.parting.after(*map(self._world.painter.scaled, seen))
+        return following._replace(dream=dream, parting=parting)
+
+    def _played_on(self, now: Moment, following: Moment, action: np.ndarray) -> Moment:
+        """`following` with one step of the game."""
+        obs = self._ready_env().step(action)
+        held = self._held(now.settings) if now.settings.where == "game" else self._world.free
+        latent, reward = _present(now.game).latent, float(obs["reward"])
+        outcome = self._world.engine.observe(latent, action, held, self._draw(0), obs)
+        return following._replace(
+            game=self._view(*outcome),
+            screen=self._screen(obs),
+            reward=reward,
+            score=now.score + reward,
+            over=bool(obs["is_last"]),
+        )
 
     def _action(self) -> np.ndarray:
         controls = self._world.controls
@@ -265,16 +279,16 @@ class Session:
 
     def _looked_again(self, moment: Moment) -> Moment:
         """With held classes in the view that they count in, and in no other."""
-        where = moment.settings.where
-        for name in ("game", "dream"):
-            view: View | None = getattr(moment, name)
-            if view is None:
-                continue
-            counts = name == "game" if where == "game" else name == "dream"
-            held = self._held(moment.settings) if counts else self._world.free
-            glance = self._world.engine.look(view.latent, held)
-            moment = moment._replace(**{name: self._view(view.latent, glance)})
-        return moment
+        where, held, free = moment.settings.where, self._held(moment.settings), self._world.free
+        game = self._looked(moment.game, held if where == "game" else free)
+        return moment._replace(
+            game=game, dream=self._looked(moment.dream, free if where == "game" else held)
+        )
+
+    def _looked(self, view: View | None, held: np.ndarray) -> View | None:
+        if view is None:
+            return None
+        return self._view(view.latent, self._world.engine.look(view.latent, held))
 
     def _set_as(self, played: Played) -> None:
         self._change(played.settings)
@@ -312,7 +326,7 @@ class Session:
     def _screen(self, obs: dict[str, np.ndarray]) -> Packed:
         """The game's own screen, or where it draws none what the agent is given."""
         try:
-            return pictures.pack(pictures.shrunk(self._env.render()))
+            return pictures.pack(pictures.shrunk(self._ready_env().render()))
         except (ValueError, ImportError):
             return pictures.pack(self._world.painter.observed(obs[self._world.engine.key]))
 

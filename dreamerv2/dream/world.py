@@ -8,6 +8,7 @@ import numpy as np
 from common.checkpoint import CheckpointError, Checkpoints
 from common.data.driver import random_policy
 from common.envs.base import Env
+from dreamerv2.agent.agent import Agent
 from dreamerv2.dream import pictures
 from dreamerv2.dream.controls import Controls, controls
 from dreamerv2.dream.engine import FREE, Draw, Engine
@@ -31,6 +32,7 @@ class World(NamedTuple):
     """What a page shows, whoever looks at it."""
 
     saved: Saved
+    agent: Agent
     engine: Engine
     painter: Painter
     controls: Controls
@@ -60,8 +62,8 @@ class World(NamedTuple):
             latest = Checkpoints(self.saved.path.parent, keep=1).latest()
         except (CheckpointError, OSError):
             return None
-        newer = latest is not None and int(latest.stem) > self.saved.agent_steps
-        return int(latest.stem) if newer else None
+        steps = int(latest.stem) if latest else 0
+        return steps if steps > self.saved.agent_steps else None
 
 
 def load(saved: Saved, logdir: Path, seed: int = 0) -> World:
@@ -70,7 +72,8 @@ def load(saved: Saved, logdir: Path, seed: int = 0) -> World:
     Raises ValueError where the model predicts no observation, or where neither the game nor a
     stored episode is there to start from.
     """
-    engine = Engine(load_agent(saved))
+    agent = load_agent(saved)
+    engine = Engine(agent)
     shapes = {key: saved.obs_space[key].shape for key in (engine.key, *engine.inputs)}
     episodes = Episodes(logdir, shapes | {"action": saved.act_space.shape, "is_first": ()})
     problem = None
@@ -86,7 +89,7 @@ def load(saved: Saved, logdir: Path, seed: int = 0) -> World:
         if env is not None:
             env.close()
     act = controls(saved.act_space, saved.action_names)
-    world = World(saved, engine, painter, act, episodes, seed, problem)
+    world = World(saved, agent, engine, painter, act, episodes, seed, problem)
     _compile(world)
     return world
 
@@ -95,7 +98,7 @@ def _vectors(saved: Saved, key: str, env: Env | None, episodes: Episodes) -> Pai
     """MinAtar's board in its colours; other vectors on the scale of what was seen of them."""
     if saved.config.task.startswith("minatar_"):
         return Painter(board=(10, 10, saved.obs_space[key].shape[0] // 100))
-    if episodes.listed():
+    if env is None or episodes.listed():
         rows = episodes.read(episodes.listed()[0].name)[key]
     else:
         rows = _random_rows(env, key)
@@ -115,7 +118,8 @@ def _compile(world: World) -> None:
     """One call of each function, so that the first visitor does not wait."""
     engine, saved = world.engine, world.saved
     action = np.zeros(saved.act_space.shape, np.float32)
-    obs = {k: np.zeros(saved.obs_space[k].shape, saved.obs_space[k].dtype) for k in engine.inputs}
+    spaces = {key: saved.obs_space[key] for key in engine.inputs}
+    obs: dict = {key: np.zeros(space.shape, space.dtype) for key, space in spaces.items()}
     obs["is_first"] = np.bool_(True)
     latent, _ = engine.observe(engine.initial(), action, world.free, Draw(0, 0), obs)
     engine.imagine(latent, action, world.free, Draw(0, 1))
