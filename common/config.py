@@ -137,6 +137,18 @@ def choice(*values: Any) -> Kind:
     return Kind(" or ".join(map(str, values)), convert)
 
 
+def name(*names: str) -> Kind:
+    """One of these names, in upper or lower case; stored as it is spelt here."""
+    spelt = {name.lower(): name for name in names}
+
+    def convert(value):
+        if not isinstance(value, str) or value.lower() not in spelt:
+            raise ValueError
+        return spelt[value.lower()]
+
+    return Kind(" or ".join(names), convert, literal=True)
+
+
 def either(*kinds: Kind) -> Kind:
     """What any of these kinds accepts; the first that does converts."""
 

@@ -287,8 +287,8 @@ def test_the_behavior_learns_in_the_world_model_that_the_update_made():
     stale = imagined(before.wm)
     fresh = imagined(agent.wm)
     for key, value in fresh.items():
-        np.testing.assert_allclose(result.seq[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
-    assert abs(result.seq["deter"] - stale["deter"]).numpy().max() > 1e-3
+        np.testing.assert_allclose(result.task.seq[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
+    assert abs(result.task.seq["deter"] - stale["deter"]).numpy().max() > 1e-3
     batch = agent.wm.preprocess(data)
     old, new = (wm.loss(batch, None, Modes()).post["deter"] for wm in (before.wm, agent.wm))
     np.testing.assert_allclose(result.model.post["deter"], old, atol=1e-5)

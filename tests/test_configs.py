@@ -194,7 +194,8 @@ def test_precision_overrides_as_one_inline_map():
         ("--atari_backend gym", r"expected ale or atari_py"),
         ("--train_every 0", r"expected a whole number of at least 1"),
         ("--task breakout", r"expected SUITE_NAME, for example atari_breakout"),
-        ("--expl_until 5", r"unknown key expl_until"),
+        ("--expl_behavior curious", r"expl_behavior: .* expected greedy or Random or"),
+        ("--disag_models 1", r"disag_models: .* at least 2"),
         ("breakout", r"'breakout' is not accepted; expected"),
     ],
 )

@@ -16,6 +16,7 @@ from dreamerv2.agent.agent import Agent
 from dreamerv2.reference import parity
 from dreamerv2.reference.names import (
     OFF,
+    UNUSED,
     config_from_reference,
     reference_variables,
     spaces_from_json,
@@ -24,7 +25,7 @@ from dreamerv2.reference.parity import Golden, ParityError, relative_error, tabl
 from dreamerv2.run.blocks import load_block
 
 GOLDEN = Path(__file__).parent / "golden"
-FILES = ("atari", "dmc", "crafter")
+FILES = ("atari", "dmc", "crafter", "explore", "modelloss")
 
 
 def path(name):
@@ -40,7 +41,10 @@ def test_the_agent_computes_what_the_reference_computed(name, capsys):
     with np.load(path(name)) as file:
         expected = [key for key in file.files if key.startswith("expect/")]
     assert sum(rows.values()) == len(expected), "every quantity is in some row"
-    assert {"wm/loss", "policy/action", "train/grad", "train/after", "openl/image"} <= rows.keys()
+    groups = {"wm/loss", "policy/action", "train/grad", "train/after", "openl/image"}
+    if name in ("explore", "modelloss"):
+        groups |= {"train/expl_imagine", "train/expl_target", "explore_after/action"}
+    assert groups <= rows.keys()
 
 
 # Small files, so that a run of the command takes a second
@@ -227,7 +231,7 @@ def test_a_run_of_the_reference_has_a_configuration_of_ours():
     config = config_from_reference(flat)
     assert config.rssm.deter == 32 and config.loss_scales["proprio"] == 1
     ignored = {key for key in flat if key not in config.flat}
-    assert all(key in OFF or key.startswith(("expl_", "slow_baseline")) for key in ignored)
+    assert ignored <= {*OFF, *UNUSED}
 
 
 @pytest.mark.parametrize(
@@ -238,13 +242,21 @@ def test_a_run_of_the_reference_has_a_configuration_of_ours():
         {"pred_discount": False, "grad_heads": ["decoder"]},
         {"rssm__ensemble": 11, "rssm__discrete": False},
         {"act_space": tiny.ACTION, r".*\.norm": "layer"},
+        {"expl_behavior": "Plan2Explore", "disag_models": 12},
+        {"expl_behavior": "ModelLoss", "slow_target": False},
+        {"expl_behavior": "Random"},
     ],
 )
 def test_every_variable_has_one_place_in_the_order_of_the_reference(settings):
     agent = tiny.agent({"image": tiny.RGB, "vector": tiny.VECTOR}, **settings)
     found = reference_variables(agent)
+    explorer = agent.expl.named_variables() if agent.expl else {}
     networks = [*agent.wm.variables, *agent.behavior.variables]
+    networks += [variable for name, variable in explorer.items() if "_opt/" not in name]
     assert sorted(map(id, found.values())) == sorted(map(id, networks))
+    exploring = [name.startswith("expl/") for name in found]
+    assert exploring == sorted(exploring, reverse=True), "what explores comes first"
+    found = {name: v for name, v in found.items() if not name.startswith("expl/")}
     heads = [name.split("/")[0] for name in found]
     order = list(dict.fromkeys(heads))
     if agent.config.slow_target:
@@ -258,8 +270,8 @@ def test_every_variable_has_one_place_in_the_order_of_the_reference(settings):
     assert members == sorted(members), "as text: member 10 comes before 2"
 
 
-def test_settings_of_features_that_are_off_do_not_matter():
-    assert config_from_reference({"expl_opt.lr": 7, "expl_head.norm": "layer"})
+def test_what_the_reference_does_not_read_may_have_any_value_and_no_other_key_may_be_new():
+    assert config_from_reference({"slow_baseline": 7})
     with pytest.raises(ConfigError, match="kl.balanc"):
         config_from_reference({"kl.balanc": 0.5})
 

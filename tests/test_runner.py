@@ -43,6 +43,8 @@ SETTINGS = {
     "log_keys_sum": "reward",
     "log_keys_mean": "^$",
     "log_keys_max": "counter",
+    "expl_behavior": "greedy",
+    "expl_until": 0,
     "replay": {"capacity": 1000, "minlen": 5},
     "dataset": {"batch": 2, "length": 5},
 }

@@ -139,6 +139,23 @@ class ClippedTruncatedNormal:
         return self._dist.entropy()
 
 
+class Uniform:
+    """Uniform over [-1, 1] in each of the last axis's numbers; the mode is taken to be the middle.
+
+    Args:
+        shape: of a sample.
+    """
+
+    def __init__(self, shape: Sequence[int]):
+        self._shape = shape
+
+    def sample(self, seed: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform(self._shape, seed, -1.0, 1.0)
+
+    def mode(self) -> tf.Tensor:
+        return tf.zeros(self._shape)
+
+
 class TanhNormal:
     """A normal squashed by tanh; mode and entropy have no closed form and are estimated.
 

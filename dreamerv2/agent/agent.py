@@ -14,12 +14,13 @@ from common.data.spaces import is_discrete
 from common.nn import dists
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Module, activation
-from common.nn.optimizer import Optimizer
-from dreamerv2.agent.behavior import Behavior, Targets
+from dreamerv2.agent.behavior import Behavior, Learned
 from dreamerv2.agent.dreams import Dreamer
+from dreamerv2.agent.exploration import Explorer, make_exploration
+from dreamerv2.agent.optimizers import make_optimizer
 from dreamerv2.agent.precision import Precision
 from dreamerv2.agent.rssm import State
-from dreamerv2.agent.world_model import ModelLoss, WorldModel
+from dreamerv2.agent.world_model import WorldModel, WorldModelLoss
 
 PolicyState = tuple[State, tf.Tensor]  # latent, previous action
 
@@ -29,10 +30,10 @@ class Update(NamedTuple):
 
     state: State
     metrics: dict[str, tf.Tensor]
-    model: ModelLoss
+    model: WorldModelLoss
     grads: dict[str, list[tf.Tensor]]  # per optimiser, before clipping
-    seq: dict[str, tf.Tensor]
-    targets: Targets
+    task: Learned
+    exploring: Learned | None  # of the behaviour that explores, where one learns
 
 
 class Agent(Module):
@@ -63,12 +64,17 @@ class Agent(Module):
         self._action_size = act_space.shape[0]
         self.wm = WorldModel(config, obs_space, self._action_size, self.precision, rng)
         self.behavior = Behavior(config, self.wm.feat_size, act_space, self.precision, rng)
+        self.expl = make_exploration(config, self.wm, act_space, self.precision, rng)
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.policy_calls = tf.Variable(0, dtype=tf.int64, trainable=False)
+        owners = {
+            "model_opt": self.wm,
+            "actor_opt": self.behavior.actor,
+            "critic_opt": self.behavior.critic,
+        }
         self.optimizers = {
-            "model_opt": self._optimizer("model_opt", self.wm),
-            "actor_opt": self._optimizer("actor_opt", self.behavior.actor),
-            "critic_opt": self._optimizer("critic_opt", self.behavior.critic),
+            name: make_optimizer(config, name, owner.named_variables(), self.precision)
+            for name, owner in owners.items()
         }
         self._dreamer = Dreamer(self.wm, self.behavior.actor, config.jit)
         if config.jit:
@@ -76,15 +82,6 @@ class Agent(Module):
             self._train = tf.function(self._train, jit_compile=config.xla, **options)
             self._policy = tf.function(self._policy, jit_compile=config.xla, **options)
             self._report = tf.function(self._report, **options)
-
-    def _optimizer(self, name: str, module: Module) -> Optimizer:
-        half = self.precision.uses_float16
-        return Optimizer(
-            module.named_variables(),
-            **self.config[name],
-            loss_scale=self.config.loss_scale if half else "none",
-            skip_nonfinite=half,
-        )
 
     # Acting
 
@@ -100,7 +97,8 @@ class Agent(Module):
         Args:
             obs: rows `[B, ...]`, `is_first` among them.
             state: what the call before returned; None at first.
-            mode: `train` and `explore` sample actions, `eval` takes the mode.
+            mode: `train` samples actions, `explore` does so from the behaviour that explores, if
+                there is one, and `eval` takes the mode.
 
         Returns:
             (outputs, state): outputs holds `action` `[B, A]`.
@@ -130,10 +128,15 @@ class Agent(Module):
         latent = self.wm.rssm.obs_step(
             latent, action, embed, obs["is_first"], Modes() if means else draws
         )
-        actor = self.behavior.actor(self.wm.feat(latent), draws)
-        greedy = mode == "eval"
-        action = actor.mode() if greedy else dists.sample(actor, draws)
-        noise = self.config.eval_noise if greedy else self.config.expl_noise
+        explorer = self.expl if mode == "explore" else None
+        actor, noise = self.behavior.actor, self.config.expl_noise
+        if explorer is not None:
+            actor, noise = explorer.actor, explorer.noise
+        dist = actor(self.wm.feat(latent), draws)
+        if mode == "eval":
+            action, noise = dist.mode(), self.config.eval_noise
+        else:
+            action = dists.sample(dist, draws)
         action = self._add_noise(action, noise, draws)
         return {"action": action}, (latent, action)
 
@@ -181,7 +184,7 @@ class Agent(Module):
     def train(
         self, batch: Mapping[str, np.ndarray], state: State | None = None, agent_steps: int = 0
     ) -> tuple[State, dict[str, tf.Tensor]]:
-        """One update of world model, actor and critic.
+        """One update of world model, actor and critic, and of what explores.
 
         Args:
             batch: rows `[B, T, ...]` as replay gives them.
@@ -215,17 +218,22 @@ class Agent(Module):
         agent_steps: tf.Tensor,
         draws: Draws | Modes,
     ) -> Update:
-        """World model first; the behaviour learns in the world model that this made."""
+        """World model first; the behaviours learn in the world model that this made."""
         data, optimizers = self.wm.preprocess(batch), self.optimizers
         model, step = self.wm.learn(data, state, draws, optimizers["model_opt"])
         task = self.behavior.learn(
             self.wm, model.post, data["is_terminal"], agent_steps, draws, optimizers
         )
         self.behavior.update_slow_critic()
+        exploring = None
+        if isinstance(self.expl, Explorer):
+            exploring = self.expl.learn(self.wm, model, data, agent_steps, draws)
         self.updates.assign_add(1)
         metrics = model.metrics | step.metrics | task.metrics
         grads = {"model": step.grads} | task.grads
-        return Update(model.final_state(), metrics, model, grads, task.seq, task.targets)
+        if exploring:
+            metrics, grads = metrics | exploring.metrics, grads | exploring.grads
+        return Update(model.final_state(), metrics, model, grads, task, exploring)
 
     # Looking inside
 

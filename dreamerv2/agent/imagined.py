@@ -30,8 +30,7 @@ class Imagined(dict):
         `feat` and `beside` are rows of all steps or of the first few; `feat` is `self["feat"]`,
         with its gradient or without.
         """
-        inputs = feat if beside is None else tf.concat([feat, tf.cast(beside, feat.dtype)], -1)
-        return network(inputs, draws)
+        return network(joined(feat, beside), draws)
 
 
 class Remembered(Imagined):
@@ -57,17 +56,19 @@ class Remembered(Imagined):
             apply = _select(self._rows(feat, steps, beside).flat())
         else:
             apply = None
-        inputs = feat if beside is None else tf.concat([feat, tf.cast(beside, feat.dtype)], -1)
-        dist, self.outputs = network.evaluate(inputs, draws, apply)
+        dist, self.outputs = network.evaluate(joined(feat, beside), draws, apply)
         return dist
 
     def _rows(self, feat, steps, beside) -> onehot.Rows:
         """What the rows of `feat` and `beside` hold: the latent, `deter` if that is a feature."""
         variables, classes = self["stoch"].shape[-2:]
         others = self["deter"][:steps][..., : feat.shape[-1] - variables * classes]
-        if beside is not None:
-            others = tf.concat([others, tf.cast(beside[:steps], others.dtype)], -1)
-        return onehot.Rows(self["columns"][:steps], others)
+        return onehot.Rows(self["columns"][:steps], joined(others, beside))
+
+
+def joined(feat: tf.Tensor, beside: tf.Tensor | None) -> tf.Tensor:
+    """`feat` `[..., F]`, then `beside` `[..., M]` if that is given, in the dtype of `feat`."""
+    return feat if beside is None else tf.concat([feat, tf.cast(beside, feat.dtype)], -1)
 
 
 def columns(state: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

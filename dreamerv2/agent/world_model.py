@@ -22,7 +22,7 @@ from dreamerv2.agent.rssm import RSSM, State
 REWARD_CLIPS = {"identity": lambda x: x, "sign": tf.sign, "tanh": tf.tanh}
 
 
-class ModelLoss(NamedTuple):
+class WorldModelLoss(NamedTuple):
     """The loss and what it was made of, batch-major."""
 
     loss: tf.Tensor  # float32 scalar
@@ -111,7 +111,7 @@ class WorldModel(Module):
 
     def loss(
         self, data: Mapping[str, tf.Tensor], state: State | None, draws: Draws | Modes
-    ) -> ModelLoss:
+    ) -> WorldModelLoss:
         """The variational bound (arXiv 2010.02193, equation 2) on preprocessed rows `[B, T, ...]`.
 
         t          0       1       2
@@ -139,7 +139,7 @@ class WorldModel(Module):
         metrics["prior_ent"] = tf.reduce_mean(self.rssm.dist(prior).entropy())
         metrics["post_ent"] = tf.reduce_mean(self.rssm.dist(post).entropy())
         metrics |= latent_usage(post)
-        return ModelLoss(loss, post, prior, embed, feat, kl, likes, metrics)
+        return WorldModelLoss(loss, post, prior, embed, feat, kl, likes, metrics)
 
     def learn(
         self,
@@ -147,7 +147,7 @@ class WorldModel(Module):
         state: State,
         draws: Draws | Modes,
         optimizer: Optimizer,
-    ) -> tuple[ModelLoss, Minimized]:
+    ) -> tuple[WorldModelLoss, Minimized]:
         """One step of `optimizer` on the loss of preprocessed rows; see `loss`."""
         with tf.GradientTape() as tape:
             model = self.loss(data, state, draws)

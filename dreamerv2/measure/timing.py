@@ -161,6 +161,7 @@ def _parts(agent, batch) -> dict[str, float]:
     import tensorflow as tf
 
     from common.nn.draws import Draws
+    from dreamerv2.agent.exploration import Explorer
 
     batch, _, agent_steps = agent.train_inputs(batch)
     wm, draws, model = agent.wm, Draws([0, 0]), agent.optimizers["model_opt"]
@@ -185,17 +186,25 @@ def _parts(agent, batch) -> dict[str, float]:
         learned = agent.behavior.learn(wm, start, terminal, agent_steps, draws, optimizers)
         return learned.metrics["critic_loss"]
 
+    def exploration():
+        model = forward()
+        data = wm.preprocess(batch)
+        return agent.expl.learn(wm, model, data, agent_steps, draws).metrics["expl_critic_loss"]
+
     def seconds(part):
         function = tf.function(part, autograph=False)
         return _median(lambda: np.sum(tf.nest.flatten(function())[0]))
 
     forward_s, imagination_s = seconds(lambda: forward().loss), seconds(imagination)
+    explores = isinstance(agent.expl, Explorer)
+    extra = {"exploration": seconds(exploration) - forward_s} if explores else {}
     return {
         "model forward": forward_s,
         "model backward": seconds(gradients) - forward_s,
         "model optimiser": seconds(lambda: model.apply(ones).norm),
         "imagination": imagination_s,
         "actor and critic": seconds(behavior) - imagination_s,
+        **extra,
     }
 
 

@@ -1,7 +1,6 @@
 """The author's TensorFlow 2 implementation, version 2.2.0, as seen from here: keys and names."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -11,6 +10,8 @@ import tensorflow as tf
 from common.config import Config, ConfigError
 from common.data.spaces import OneHot
 from dreamerv2.agent.agent import Agent
+from dreamerv2.agent.behavior import Behavior
+from dreamerv2.agent.exploration import Explorer, Plan2Explore
 from dreamerv2.run.blocks import defaults
 
 # Features that are not here, off in the reference as long as these keys have these values.
@@ -18,19 +19,8 @@ OFF = {
     "envs": 1,
     "envs_parallel": "none",
     "dmc_camera": -1,
-    "expl_behavior": "greedy",
-    "expl_until": 0,
-    "expl_intr_scale": 1.0,
-    "expl_extr_scale": 0.0,
-    "expl_model_loss": "kl",
-    "disag_target": "stoch",
-    "disag_log": False,
-    "disag_models": 10,
-    "disag_offset": 1,
-    "disag_action_cond": True,
 }
-# Read by nothing while those features are off; key patterns of the reference's blocks change them.
-UNUSED = re.compile(r"(expl_opt|expl_head|expl_reward_norm)\..*|slow_baseline")
+UNUSED = ("slow_baseline",)  # read by nothing in the reference either
 
 
 def config_from_reference(flat: Mapping[str, Any]) -> Config:
@@ -48,7 +38,7 @@ def config_from_reference(flat: Mapping[str, Any]) -> Config:
                     f"{key}: got {value!r}, but this feature does not exist here; only its default "
                     f"{OFF[key]!r} is accepted"
                 )
-        elif not UNUSED.fullmatch(key):
+        elif key not in UNUSED:
             ours[key] = value
     return config.update(ours)
 
@@ -70,21 +60,47 @@ def spaces_from_json(
 
 
 def reference_variables(agent: Agent) -> dict[str, tf.Variable]:
-    """The variables that the reference saves, in its order, under our names for them.
+    """The variables that the reference saves, in its order, under its names for them.
 
-    Its module tree lists attributes by name: the slow critic first, then actor, critic, reward
-    normaliser, and the world model's encoder, heads and RSSM. The agent step, which comes before
-    all of them, is not a variable of our agent.
+    Its module tree lists attributes by name: what explores, then slow critic, actor, critic and
+    reward norm of the task, and the world model's encoder, heads and RSSM. The agent step, which
+    comes before all of them, is not a variable of our agent.
     """
-    behavior, wm = agent.behavior.named_variables(), agent.wm.named_variables()
-    found = {}
-    if agent.config.slow_target:
-        found["slow_critic/updates"] = behavior["slow_updates"]
-        order = ["slow_critic/", "actor/", "critic/", "reward_norm/"]
-    else:  # the slow critic is the critic itself, and so comes first
-        order = ["critic/", "actor/", "reward_norm/"]
-    for prefix in order:
-        found |= {k: v for k, v in behavior.items() if k.startswith(prefix)}
-    for prefix in ("encoder/", "decoder/", "discount/", "reward/", "rssm/"):
-        found |= {k: v for k, v in wm.items() if k.startswith(prefix)}
+    wm = agent.wm.named_variables()
+    order = ["slow_critic", "actor", "critic", "reward_norm"]
+    if not agent.config.slow_target:  # the slow critic is the critic itself, and so comes first
+        order = ["critic", "actor", "reward_norm"]
+    found = _of_explorer(agent) | _of_behavior(agent.behavior, order)
+    for part in ("encoder", "decoder", "discount", "reward", "rssm"):
+        found |= _below(wm, part)
     return found
+
+
+def _of_explorer(agent: Agent) -> dict[str, tf.Variable]:
+    """The ensemble of Plan2Explore comes before actor and critic, the head of ModelLoss after."""
+    if not isinstance(agent.expl, Explorer):
+        return {}
+    expl = agent.expl.named_variables()
+    slow = ["slow_critic"] if agent.config.slow_target else []
+    behavior = _of_behavior(agent.expl.behavior, [*slow, "critic", "reward_norm", "actor"])
+    heads = agent.expl.head_variables
+    if isinstance(agent.expl, Plan2Explore):
+        norms = _below(expl, "extr_norm") | _below(expl, "intr_norm")
+        found = heads | behavior | norms
+    else:
+        found = behavior | heads
+    return {f"expl/{name}": variable for name, variable in found.items()}
+
+
+def _of_behavior(behavior: Behavior, order: Sequence[str]) -> dict[str, tf.Variable]:
+    """The parts of a behaviour in this order; the slow critic's counter comes before it."""
+    variables, found = behavior.named_variables(), {}
+    for part in order:
+        if part == "slow_critic":
+            found["slow_critic/updates"] = variables["slow_updates"]
+        found |= _below(variables, part)
+    return found
+
+
+def _below(variables: Mapping[str, tf.Variable], part: str) -> dict[str, tf.Variable]:
+    return {name: v for name, v in variables.items() if name.startswith(f"{part}/")}

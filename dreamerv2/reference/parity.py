@@ -104,7 +104,13 @@ class Golden:
 
 def computed(golden: Golden) -> Iterator[tuple[str, np.ndarray]]:
     """The groups that a golden file asks for, in an order that leaves the weights right."""
-    groups = {"wm": _world_model, "openl": _open_loop, "policy": _policy, "train": _training}
+    groups = {
+        "wm": _world_model,
+        "openl": _open_loop,
+        "policy": lambda golden: _acting(golden, "policy", "eval"),
+        "train": _training,
+        "explore_after": lambda golden: _acting(golden, "explore_after", "explore"),
+    }
     asked = {name.split("/")[0] for name in golden.expected()}
     for name, compute in groups.items():
         if name in asked:
@@ -141,18 +147,18 @@ def _open_loop(golden):
         yield f"openl/{name.removeprefix('openl_')}", video[:, ::4, ::4]
 
 
-def _policy(golden):
+def _acting(golden, group, mode):
     agent, batch = golden.agent, golden.batch(2)
     state = agent.initial_policy_state(batch["is_first"].shape[0])
 
     @tf.function(autograph=False)
     def step(obs, state):
-        return agent.policy_step(obs, state, "eval", Modes())
+        return agent.policy_step(obs, state, mode, Modes())
 
-    for i in golden.times("policy")[: batch["is_first"].shape[1]]:
+    for i in golden.times(group)[: batch["is_first"].shape[1]]:
         outputs, state = step({k: v[:, i] for k, v in batch.items()}, state)
-        yield f"policy/{i}/action", outputs["action"]
-        yield from _items(f"policy/{i}/latent", state[0])
+        yield f"{group}/{i}/action", outputs["action"]
+        yield from _items(f"{group}/{i}/latent", state[0])
 
 
 def _training(golden):
@@ -168,11 +174,14 @@ def _training(golden):
         result = update(golden.batch(i), state, tf.constant(agent_steps, tf.int64))
         state = result.state
         yield from _items(f"train/{i}/metric", result.metrics)
-        for name in result.grads:
-            yield f"train/{i}/grad_norm/{name}", result.metrics[f"{name}_grad_norm"]
-            yield from _items(f"train/{i}/grad", _named_grads(agent, name, result.grads[name]))
-        yield from _items(f"train/{i}/imagine", result.seq)
-        yield f"train/{i}/target", result.targets.returns
+        for name, grads in result.grads.items():
+            theirs = name.replace("expl_expl", "expl")  # the ensemble, or the head
+            yield f"train/{i}/grad_norm/{theirs}", result.metrics[f"{name}_grad_norm"]
+            yield from _items(f"train/{i}/grad", _named_grads(agent, name, grads))
+        for prefix, learned in (("", result.task), ("expl_", result.exploring)):
+            if learned:
+                yield from _items(f"train/{i}/{prefix}imagine", learned.seq)
+                yield f"train/{i}/{prefix}target", learned.targets.returns
         yield from _items(f"train/{i}/after", golden.variables)
         yield f"train/{i}/after/step", np.int64(agent_steps)
 
@@ -182,6 +191,9 @@ def _named_grads(agent, name, grads):
         "model": lambda: agent.wm.named_variables(),
         "actor": lambda: agent.behavior.actor.named_variables("actor/"),
         "critic": lambda: agent.behavior.critic.named_variables("critic/"),
+        "expl_expl": lambda: [f"expl/{name}" for name in agent.expl.head_variables],
+        "expl_actor": lambda: agent.expl.behavior.actor.named_variables("expl/actor/"),
+        "expl_critic": lambda: agent.expl.behavior.critic.named_variables("expl/critic/"),
     }[name]()
     return dict(zip(names, grads, strict=True))
 

@@ -296,7 +296,21 @@ class Runner:
 
     def _train_policy(self, obs, state) -> tuple[np.ndarray, Any]:
         with self._stopwatch("policy"):
-            return self._agent.act(obs, state, "train")
+            return self._agent.act(obs, state, "explore" if self._explores() else "train")
+
+    def _explores(self) -> bool:
+        """Whether the behaviour that explores acts; says when it stops."""
+        config = self._config
+        if config.expl_behavior == "greedy":
+            return False
+        explores = not config.expl_until or self.step < config.expl_until // config.action_repeat
+        if self._explored and not explores:
+            self._show(
+                f"Agent step {self.step:,}: {config.expl_behavior} has explored for expl_until "
+                f"({config.expl_until:,}) env frames; from here on the behaviour of the task acts."
+            )
+        self._explored = explores
+        return explores
 
     def _eval_policy(self, obs, state) -> tuple[np.ndarray, Any]:
         return self._agent.act(obs, state, "eval")
@@ -377,6 +391,8 @@ class Runner:
         logger.scalar("updates_per_second", (updates - self._updates_logged) / elapsed)
         logger.scalar("memory_gib", psutil.Process().memory_info().rss / 2**30)
         logger.scalar("hours", logger.seconds / 3600)
+        if self._config.expl_behavior != "greedy":
+            logger.scalar("exploring", float(self._explored))
         logger.scalar("cpu_seconds", logger.cpu_seconds)
         logger.write(fps=True)
         self._updates_logged = updates
@@ -423,6 +439,7 @@ class Runner:
         self._guard = Guard()
         self._carry = None
         self._batch = None
+        self._explored = False  # whether the last action was one that explores
         self._updates_logged = 0
         self._saved = None
         self._recorder = failure.Recorder()
@@ -584,7 +601,7 @@ def parameter_table(variables: Mapping[str, Any]) -> str:
     counts: dict[str, int] = defaultdict(int)
     for name, variable in variables.items():
         module = "/".join(name.split("/")[:2])
-        if len(variable.shape) and not name.split("/")[0].endswith("_opt"):
+        if len(variable.shape) and "_opt/" not in name:
             counts[module] += int(np.prod(variable.shape))
     width = max(map(len, counts), default=0)
     lines = [f"  {module:{width}} {count:>12,}" for module, count in counts.items()]
