@@ -74,6 +74,14 @@ class Parser(argparse.ArgumentParser):
                 "--seed", type=at_least(0), default=0, help="same seed, same episodes"
             )
 
+    def add_env(self) -> None:
+        """`--env`, for commands that play."""
+        self.add_argument(
+            "--env",
+            metavar="MODULE:FUNCTION",
+            help="makes the environment to play in; None: what the agent was trained on",
+        )
+
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 

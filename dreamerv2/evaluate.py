@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dreamerv2.play import evaluation
         from dreamerv2.run import restore
 
-        saved = restore.read(args.logdir, args.checkpoint)
+        saved = restore.read(args.logdir, args.checkpoint).with_env(args.env)
         saved.env(args.seed).close()
         policies = evaluation.policies(saved, args.mode, args.random)
         from dreamerv2.play.episodes import EndlessEpisodeError
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags; ValueError for what is not accepted."""
     parser = Parser("evaluate", "Play episodes with a trained agent.")
+    parser.add_env()
     parser.add_argument("--episodes", type=at_least(1), default=10, help="per policy")
     parser.add_argument(
         "--mode",

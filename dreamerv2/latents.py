@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = args.out or args.logdir / "latents"
         from dreamerv2.run import restore
 
-        saved = restore.read(args.logdir, args.checkpoint)
+        saved = restore.read(args.logdir, args.checkpoint).with_env(args.env)
         if not saved.config.rssm.discrete:
             raise ValueError(
                 "rssm.discrete: got False, expected a number of classes; this agent has Gaussian "
@@ -47,6 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; none: all"
     )
+    parser.add_env()
     parser.add_argument("--episodes", type=at_least(1), default=10, help="to play")
     parser.add_argument(
         "--steps",

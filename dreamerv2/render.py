@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dreamerv2.film import film
         from dreamerv2.run import restore
 
-        saved = restore.read(args.logdir, args.checkpoint)
+        saved = restore.read(args.logdir, args.checkpoint).with_env(args.env)
         path = film.out_path(args.out, args, saved)
         screen = film.screen_size(saved, args)
         import_tensorflow()
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags; ValueError for what is not accepted."""
     parser = Parser("render", "Make a film of a trained agent at play.")
+    parser.add_env()
     parser.add_argument(
         "--out",
         type=Path,

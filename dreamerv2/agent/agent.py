@@ -4,13 +4,14 @@ Shape letters: B batch, T time, H horizon, N = B*T imagination starts, A action.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 import tensorflow as tf
 
 from common.data.spaces import is_discrete
+from common.envs.observations import as_row
 from common.nn import dists
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Module, activation
@@ -58,6 +59,7 @@ class Agent(Module):
             if key.endswith(".act"):
                 activation(config[key], key)
         self.config = config
+        self.agent_steps = 0  # that it has learned from; known for an agent that was loaded
         self.obs_space, self.act_space = dict(obs_space), act_space
         self.precision = Precision(config.precision, config.precision_overrides)
         rng = np.random.default_rng(config.seed)
@@ -151,12 +153,21 @@ class Agent(Module):
 
     def act(
         self,
-        obs: Mapping[str, np.ndarray],
+        obs: Any,
         state: PolicyState | None = None,
         mode: str = "eval",
     ) -> tuple[np.ndarray, PolicyState]:
-        """One action `[A]` for one observation; the state starts as None."""
-        outputs, state = self.policy({k: np.asarray(v)[None] for k, v in obs.items()}, state, mode)
+        """One action `[A]` for one observation; the state starts as None.
+
+        obs: a row of an environment of ours, or what Gymnasium's `reset` or `step` returned, whole
+            or the observation alone. Alone, it begins an episode where the state is None.
+
+        Raises:
+            ValueError: the observation is not one of the agent's observation space.
+        """
+        row = as_row(self.obs_space, obs, first=state is None)
+        keys = [*self.wm.encoder.keys, "is_first"]
+        outputs, state = self.policy({k: np.asarray(row[k])[None] for k in keys}, state, mode)
         return outputs["action"].numpy()[0], state
 
     def dream(

@@ -6,7 +6,7 @@ others change some. A configuration is the defaults, then blocks in the order gi
 
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -16,6 +16,9 @@ from common.commands import VERSION
 from common.nn.schedule import ACCEPTED, parse_schedule
 
 DEFAULT_BLOCKS = ("atari",)
+# What `env` begins with in a run whose environment was given as an object; its class follows.
+OBJECT = "object "
+OWN = "own_"  # begins the task of such a run, and of one with `env`
 
 _SCHEDULE = cfg.checked(parse_schedule, f"a schedule {ACCEPTED}")
 _PRECISIONS = (32, 16, "bfloat16")
@@ -23,6 +26,9 @@ _PRECISIONS = (32, 16, "bfloat16")
 # What the type of the default does not say; the first pattern that matches a key counts.
 _KINDS = {
     "task": cfg.string(r"[^_]+_.+", "SUITE_NAME, for example atari_breakout"),
+    "env": cfg.string(
+        rf"|[\w.]+:[\w.]+|{OBJECT}[\w.<>]+", "MODULE:FUNCTION, which makes an environment"
+    ),
     "seed": cfg.integer(0, 2**31 - 1),
     "(prefill|pretrain|max_bad_episodes|train_steps|eval_eps|time_limit)": cfg.integer(0),
     "save_every": cfg.number(0),
@@ -141,10 +147,27 @@ def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
     config = make_config(blocks or DEFAULT_BLOCKS).update_flags(flags)
     if not config.logdir:
         raise cfg.ConfigError("--logdir is missing; write --logdir DIR")
+    names = {name for name, _ in flags}
+    if {"env", "task"} <= names:
+        raise cfg.ConfigError("--env and --task exclude each other: both name what to train on")
     saved = pathlib.Path(config.logdir).expanduser() / "config.yaml"
     if not blocks and saved.is_file():
-        return Arguments(load_config(saved).update_flags(flags), blocks)
-    return Arguments(config, blocks or DEFAULT_BLOCKS)
+        return Arguments(_named(load_config(saved).update_flags(flags), names), blocks)
+    return Arguments(_named(config, names), blocks or DEFAULT_BLOCKS)
+
+
+def _named(config: cfg.Config, flags: Collection[str]) -> cfg.Config:
+    """`--env` gives the task its name, and `--task` takes the place of an environment before."""
+    if "task" in flags:
+        return config.update({"env": ""})
+    if "env" in flags and config.env:
+        return with_env(config, config.env)
+    return config
+
+
+def with_env(config: cfg.Config, env: str) -> cfg.Config:
+    """The configuration for an environment of one's own, `MODULE:FUNCTION`."""
+    return config.update({"env": env, "task": OWN + env.replace(":", ".")})
 
 
 def help_text(command: str = "train") -> str:

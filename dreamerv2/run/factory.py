@@ -19,6 +19,8 @@ from common.log.logger import (
     TerminalOutput,
     Tolerant,
 )
+from dreamerv2.run import own
+from dreamerv2.run.reading import who_reads
 from dreamerv2.run.runner import Runner
 
 # The evaluation's replay holds a tenth of the training's steps, and gets as much of the memory.
@@ -40,8 +42,13 @@ def make_runner(config: Config, env_factory: Callable[[str, int], Env | None]) -
 
 def configured_env(config: Config, mode: str, seed: int) -> Env:
     """The environment that the configuration names; `mode` is `train` or `eval`."""
+    return prepared_env(config, own.make(config.env) if config.env else config.task, mode, seed)
+
+
+def prepared_env(config: Config, env: Any, mode: str, seed: int) -> Env:
+    """An environment, by the name of its task or as an object, as the configuration wants it."""
     settings = {field.name: config[field.name] for field in dataclasses.fields(Settings)}
-    return make_env(config.task, seed=seed, mode=mode, time_limit=config.time_limit, **settings)
+    return make_env(env, seed=seed, mode=mode, time_limit=config.time_limit, **settings)
 
 
 def make_agent(config: Config, obs_space: Mapping, act_space: Any) -> Any:
@@ -51,7 +58,9 @@ def make_agent(config: Config, obs_space: Mapping, act_space: Any) -> Any:
     from dreamerv2.agent.agent import Agent
 
     tf.random.set_seed(config.seed)
-    return Agent(config, obs_space, act_space)
+    agent = Agent(config, obs_space, act_space)
+    print(who_reads(config, obs_space, agent), flush=True)
+    return agent
 
 
 def make_replay(config: Config, mode: str, seed: int, agent: Any) -> Replay:
@@ -67,7 +76,7 @@ def make_replay(config: Config, mode: str, seed: int, agent: Any) -> Replay:
         length = config.dataset.length
         settings = {
             "capacity": config.replay.capacity * EVAL_SHARE,
-            "minlen": length,
+            "minlen": min(length, config.replay.minlen),
             "maxlen": length,
             "memory_gib": gib * EVAL_SHARE,
         }

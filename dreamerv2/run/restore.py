@@ -1,6 +1,7 @@
 """Trained agents from their checkpoints; nothing else of a run is needed."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +32,7 @@ class Saved(NamedTuple):
     action_names: tuple[str, ...] | None
     variables: dict[str, np.ndarray]
     meta: dict[str, Any]
+    make_env: Callable[[int], Env] | None = None  # by seed; None: the environment of the task
 
     @property
     def env_frames(self) -> int:
@@ -56,6 +58,7 @@ class Saved(NamedTuple):
             agent.load_state_dict(variables)
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{self.path}: {error}") from error
+        agent.agent_steps = self.agent_steps
         return agent
 
     def env(self, seed: int) -> Env:
@@ -65,15 +68,20 @@ class Saved(NamedTuple):
         """
         from dreamerv2.run.factory import configured_env
 
-        env = configured_env(self.config, "eval", seed)
+        make = self.make_env or functools.partial(configured_env, self.config, "eval")
+        env = make(seed)
         problem = _difference(self.obs_space, self.act_space, env)
         if problem:
             env.close()
             raise ValueError(
-                f"task {self.config.task!r} is not what this agent was trained on: {problem}; an "
-                "agent of an environment object is played from Python"
+                f"{self.config.env or f'task {self.config.task}'} is not what this agent was "
+                f"trained on: {problem}"
             )
         return env
+
+    def with_env(self, env: str | None) -> "Saved":
+        """The same agent, to play in an environment of one's own, `MODULE:FUNCTION`."""
+        return self._replace(config=blocks.with_env(self.config, env)) if env else self
 
 
 def load(logdir: str | Path, agent_steps: int | None = None) -> "Agent":
@@ -108,6 +116,15 @@ def read_file(path: Path) -> Saved:
     names = meta.get("action_names")
     names = tuple(names) if names else None
     return Saved(path, config, meta["agent_steps"], obs_space, act_space, names, variables, meta)
+
+
+def of_agent(agent: "Agent", make_env: Callable[[int], Env]) -> Saved:
+    """An agent that is there already, to play in the environments of `make_env(seed)`."""
+    act_space = agent.act_space
+    names, variables = None, dict[str, np.ndarray]()
+    steps = agent.agent_steps
+    config, obs_space = agent.config, agent.obs_space
+    return Saved(Path(), config, steps, obs_space, act_space, names, variables, {}, make_env)
 
 
 def _find(logdir: Path, agent_steps: int | None) -> Path:
