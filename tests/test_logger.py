@@ -7,6 +7,8 @@ import pytest
 
 from common.log import logger as lib
 
+METRICS = ("train_return", "eval_return")
+
 
 class Collect:
     def __init__(self):
@@ -99,20 +101,20 @@ def test_jsonl_adds_nothing_to_a_whole_file(tmp_path):
 
 def test_terminal_shows_a_handful_in_one_line():
     lines = []
-    output = lib.TerminalOutput(lines.append)
+    output = lib.TerminalOutput(lines.append, METRICS)
     output.write(1234, {f"metric{i}": i for i in range(100)} | {"train_return": 2.5}, {})
     assert lines == ["[1,234] train_return 2.5"]
 
 
 def test_terminal_is_silent_about_rows_without_a_chosen_metric():
     lines = []
-    lib.TerminalOutput(lines.append).write(1, {"other": 1.0}, {})
+    lib.TerminalOutput(lines.append, METRICS).write(1, {"other": 1.0}, {})
     assert lines == []
 
 
 def test_terminal_merges_rows_that_come_too_fast():
     lines = []
-    output = lib.TerminalOutput(lines.append, interval=1000)
+    output = lib.TerminalOutput(lines.append, METRICS, interval=1000)
     for step in range(50):
         output.write(step, {"train_return": step}, {})
     output.write(50, {"eval_return": 7.0}, {})

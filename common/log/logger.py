@@ -13,21 +13,6 @@ import numpy as np
 from common.log import video
 from common.when import EverySeconds
 
-# What the terminal shows, in this order; everything is in metrics.jsonl.
-TERMINAL_METRICS = (
-    "train_return",
-    "train_length",
-    "eval_return",
-    "eval_length",
-    "model_loss",
-    "image_loss",
-    "kl_loss",
-    "actor_ent",
-    "critic",
-    "updates",
-    "fps",
-)
-
 Scalars = Mapping[str, float]
 Clips = Mapping[str, np.ndarray]
 
@@ -139,8 +124,8 @@ class TerminalOutput:
 
     def __init__(
         self,
-        show: Callable[[str], Any] = print,
-        metrics: Sequence[str] = TERMINAL_METRICS,
+        show: Callable[[str], Any],
+        metrics: Sequence[str],
         interval: float = 5.0,
     ):
         self._show = show

@@ -23,6 +23,21 @@ from dreamerv2.run import own
 from dreamerv2.run.reading import who_reads
 from dreamerv2.run.runner import Runner
 
+# What the terminal shows, in this order; everything is in metrics.jsonl.
+TERMINAL_METRICS = (
+    "train_return",
+    "train_length",
+    "eval_return",
+    "eval_length",
+    "model_loss",
+    "image_loss",
+    "kl_loss",
+    "actor_ent",
+    "critic",
+    "updates",
+    "fps",
+)
+
 # The evaluation's replay holds a tenth of the training's steps, and gets as much of the memory.
 EVAL_SHARE = 1 / 10
 
@@ -90,7 +105,7 @@ def make_logger(config: Config, show: Callable[[str], None]) -> Logger:
     """
     logdir = Path(config.logdir).expanduser()
     outputs: list[Output] = [
-        TerminalOutput(show),
+        TerminalOutput(show, TERMINAL_METRICS),
         Tolerant("metrics.jsonl", lambda: JSONLOutput(logdir), show),
         Tolerant("videos/", lambda: GIFOutput(logdir / "videos"), show),
         Tolerant("TensorBoard's event file", lambda: TensorBoardOutput(logdir), show),
