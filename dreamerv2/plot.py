@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         logdirs = {logdir.resolve(): logdir for logdir in args.logdirs}
         groups = curves.grouped([curves.read_run(logdir) for logdir in logdirs.values()])
-        lines = curves.draw(args.out, groups, args.metric, args.x, args.reference)
+        lines = curves.draw(args.out, groups, args.metric, args.x, args.reference, args.explain)
         if args.reference:
             unknown = (task for task in groups if not curves.is_published(task))
             lines += [f"nothing is published for {task}" for task in unknown]
@@ -44,9 +44,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="add the author's returns (against frames, on a log axis), random and human play",
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="with --metric actor_loss: the three terms that it is made of",
+    )
     args = parser.parse_args(argv)
     if args.out.suffix not in FORMATS:
         raise ValueError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
+    if args.explain and "actor_loss" not in args.metric:
+        raise ValueError("--explain explains actor_loss: write --metric actor_loss")
     return args
 
 

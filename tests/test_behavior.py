@@ -127,6 +127,21 @@ def test_the_advantage_is_reported():
     np.testing.assert_allclose(metrics["advantage_std"], np.std(advantage))
 
 
+def test_the_terms_of_the_actor_loss_sum_to_it_and_are_what_they_are_called():
+    behavior = fake_networks(agent(actor_grad="reinforce", actor_ent=0.25).behavior)
+    seq, targets = hand_made()
+    loss, metrics = behavior.actor_loss(seq, targets, tf.constant(0), Modes())
+    names = ("actor_loss_advantage", "actor_loss_covariance", "actor_loss_entropy")
+    np.testing.assert_allclose(sum(metrics[name] for name in names), loss, rtol=1e-5)
+    t = np.arange(H - 1)
+    weight, log_prob, advantage = 0.5**t, 1000 * t + 10 * (t + 1), 100 * (t + 1) - 7 * t
+    covariance = np.cov(log_prob, advantage, aweights=weight, bias=True)[0, 1]
+    np.testing.assert_allclose(metrics[names[1]], -weight.mean() * covariance, rtol=1e-5)
+    means = [np.average(x, weights=weight) for x in (log_prob, advantage)]
+    np.testing.assert_allclose(metrics[names[0]], -weight.mean() * np.prod(means), rtol=1e-5)
+    np.testing.assert_allclose(metrics[names[2]], -0.25 * np.mean(weight * t), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "act_space, of_uniform",
     [(None, np.log(4)), (tiny.ACTION, 2 * np.log(2))],

@@ -9,7 +9,7 @@ from PIL import Image
 from common import config as cfg
 from common.report.figures import COLORS
 from dreamerv2 import plot
-from dreamerv2.measure import curves
+from dreamerv2.measure import curves, explain
 from dreamerv2.play.scores import KNOWN
 
 
@@ -182,11 +182,50 @@ def test_runs_of_the_reference_can_be_read(project, tmp_path, capsys):
     assert "atari_breakout actor_loss reference_run: -0.0" in capsys.readouterr().out
 
 
+def loss_rows(logged):
+    """Rows of a run; with `logged` it has logged the terms of its loss itself."""
+    rows = []
+    for step in range(100, 1001, 100):
+        advantage = 1 - step / 500
+        row = {"step": step, "actor_ent": 0.5, "actor_ent_scale": 0.1, "actor_loss": 0.2}
+        row["advantage_mean"] = advantage
+        if logged:
+            row |= {"actor_loss_advantage": 9.0, "actor_loss_covariance": 1.0}
+            row["actor_loss_entropy"] = -9.8
+        rows.append(row)
+    return rows
+
+
+def test_the_terms_of_a_loss_are_those_logged_or_what_follows_from_entropy_and_advantage():
+    for row in explain.with_terms(loss_rows(True)):
+        assert [row[name] for name in explain.TERMS] == [9, 1, -9.8]
+    for row in explain.with_terms(loss_rows(False)):
+        first, covariance, last = (row[name] for name in explain.TERMS)
+        assert first == pytest.approx(0.5 * row["advantage_mean"])
+        assert last == pytest.approx(-0.05)
+        assert first + covariance + last == pytest.approx(row["actor_loss"])
+    with pytest.raises(ValueError, match="has logged no actor_loss, actor_ent"):
+        explain.with_terms([{"step": 1, "train_return": 2.0}])
+
+
+def test_explain_draws_the_terms_beside_the_loss(tmp_path, capsys):
+    run = make_run(tmp_path / "a", loss_rows(True))
+    words = ["--logdirs", str(run.logdir), "--out", str(tmp_path / "a.png")]
+    assert plot.main([*words, "--metric", "actor_loss", "--explain"]) == 0
+    said = capsys.readouterr().out
+    assert "-entropy bonus: a: -9.8 at " in said and "entropy x mean advantage: a: 9 at " in said
+    pixels = figure(tmp_path / "a.png")
+    for color in COLORS[:4]:
+        distance = np.abs(pixels - [int(color[i : i + 2], 16) for i in (1, 3, 5)]).sum(-1)
+        assert (distance < 30).sum() > 50, color
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
         (["--logdirs", "nothing", "--out", "a.png"], "--logdirs nothing: expected a run"),
         (["--logdirs", "a", "--out", "a.txt"], "--out a.txt: expected a name that ends in .png"),
+        (["--logdirs", "a", "--out", "a.png", "--explain"], "write --metric actor_loss"),
         (["--logdirs", "a"], "the following arguments are required: --out"),
         (["--logdirs", "a", "--out", "a.png", "--x", "days"], "invalid choice: 'days'"),
     ],

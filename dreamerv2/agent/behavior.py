@@ -191,7 +191,9 @@ class Behavior(Module):
         if self.actor_grad == "dynamics":
             objective = targets.returns[1:]
         elif self.actor_grad == "reinforce":
-            objective = policy.log_prob(tf.stop_gradient(seq["action"][1:-1])) * advantage
+            log_prob = policy.log_prob(tf.stop_gradient(seq["action"][1:-1]))
+            objective = log_prob * advantage
+            metrics |= loss_terms(tf.stop_gradient(seq["weight"][:-2]), log_prob, advantage)
         elif self.actor_grad == "both":
             mix = schedule(config.actor_grad_mix, agent_steps)
             # As in the reference, a continuous action keeps its gradient here.
@@ -206,6 +208,7 @@ class Behavior(Module):
         scale = schedule(config.actor_ent, agent_steps)
         weight = tf.stop_gradient(seq["weight"][:-2])
         loss = -tf.reduce_mean(weight * (objective + scale * entropy))
+        metrics["actor_loss_entropy"] = -tf.reduce_mean(weight * scale * entropy)
         metrics["actor_ent"] = tf.reduce_mean(entropy)
         metrics["actor_ent_fraction"] = metrics["actor_ent"] / self._max_entropy
         metrics["actor_ent_scale"] = scale
@@ -246,3 +249,19 @@ class Behavior(Module):
 
         tf.cond(due, copy, lambda: None)
         self.slow_updates.assign_add(1)
+
+
+def loss_terms(weight: tf.Tensor, log_prob: tf.Tensor, advantage: tf.Tensor) -> Metrics:
+    """The two terms of `-mean(weight * log_prob * advantage)`, so that a log can explain it.
+
+    With `E` the mean under `weight`: `-E[log_prob] E[advantage]`, which is the entropy times the
+    mean advantage, and `-cov(log_prob, advantage)`, which is negative while the policy improves.
+    """
+    total = tf.reduce_mean(weight)
+
+    def mean(values):
+        return tf.reduce_mean(weight * values) / total
+
+    product = mean(log_prob) * mean(advantage)
+    covariance = mean(log_prob * advantage) - product
+    return {"actor_loss_advantage": -total * product, "actor_loss_covariance": -total * covariance}

@@ -9,8 +9,9 @@ import numpy as np
 
 from common import config as cfg
 from common.log.metrics import Row, read_metrics
-from common.report.figures import COLORS, figure, plain
+from common.report.figures import COLORS, DASHES, figure, plain
 from common.report.stats import FEWEST_RUNS, bootstrap_mean
+from dreamerv2.measure.explain import METRIC, TERMS, with_terms
 from dreamerv2.play.scores import KNOWN
 
 X_LABELS = {"frames": "env frames", "updates": "updates", "hours": "hours"}
@@ -169,8 +170,12 @@ def draw(
     metrics: Sequence[str],
     x: str,
     reference: bool,
+    explain: bool = False,
 ) -> list[str]:
-    """Writes the figure; returns a line per curve that says where it ends."""
+    """Writes the figure; returns a line per curve that says where it ends.
+
+    explain: the terms of the actor's loss beside it, see `dreamerv2/measure/explain.py`.
+    """
     shape = len(metrics), len(groups)
     size = 1 + 6 * shape[1], 0.5 + (4 if shape[0] == 1 else 2.6) * shape[0]
     lines = []
@@ -184,6 +189,8 @@ def draw(
                 for i, drawn in enumerate(_curves(labelled, metric, x, log)):
                     _draw_curve(axes, drawn, COLORS[i % len(COLORS)])
                     lines.append(f"{task} {metric} {_ending(drawn, x)}")
+                if explain and metric == METRIC:
+                    lines += _draw_terms(axes, labelled, x, log)
                 if published and metric.endswith("_return"):
                     _draw_published(axes, task, curve=log)
                 axes.set(xscale="log" if log else "linear", ylabel=metric)
@@ -203,6 +210,25 @@ def _curves(labelled: dict[str, list[Run]], metric: str, x: str, log: bool) -> l
     found = [(label, [series(run, metric, x) for run in runs]) for label, runs in labelled.items()]
     edges = bin_edges([xs for _, runs in found for xs, _ in runs], log)
     return [curve(label, runs, edges) for label, runs in found]
+
+
+def _draw_terms(axes, labelled: dict[str, list[Run]], x: str, log: bool) -> list[str]:
+    """Draws the terms of the actor's loss, dashed; a line per curve that says where it ends."""
+    explained = {
+        label: [run._replace(rows=with_terms(run.rows)) for run in runs]
+        for label, runs in labelled.items()
+    }
+    lines = []
+    for number, (term, name) in enumerate(TERMS.items(), 1):
+        for i, drawn in enumerate(_curves(explained, term, x, log)):
+            # One configuration: a colour per term. Several: theirs, and the terms by their dashes.
+            color = COLORS[number if len(labelled) == 1 else i % len(COLORS)]
+            label = name if i == 0 else "_"
+            axes.plot(drawn.x, drawn.mean, color=color, ls=DASHES[number], label=label)
+            lines.append(f"  {name}: {_ending(drawn, x)}")
+    axes.axhline(0, color="#444444", lw=0.6)
+    axes.legend(fontsize="x-small")
+    return lines
 
 
 def _draw_curve(axes, drawn: Curve, color: str) -> None:
