@@ -1,5 +1,6 @@
 """Checkpoints: one uncompressed zip of named arrays and a JSON part, written atomically."""
 
+import contextlib
 import io
 import json
 import os
@@ -7,8 +8,9 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,9 @@ DAMAGE = (
     *(ValueError, KeyError, RuntimeError),
 )
 _META = "checkpoint.json"
+# 1: no header. 2: with it, a header under this name in the description.
+FORMAT = 2
+_HEADER = "checkpoint"
 
 
 class CheckpointError(ValueError):
@@ -29,63 +34,116 @@ class CheckpointError(ValueError):
 def save(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], meta: Mapping) -> None:
     """Writes `arrays` under their names and `meta` as JSON, safe against power loss.
 
-    The file is also an `.npz` that `np.load` opens. Raises `CheckpointError` for an array whose
-    dtype such a file cannot hold (objects; bfloat16, which would come back as raw bytes).
+    The file is also an `.npz` that `np.load` opens. Beside `meta` it holds its own format version
+    and dtype, shape and checksum of every array. Raises `CheckpointError` for an array whose dtype
+    such a file cannot hold (objects; bfloat16, which would come back as raw bytes).
     """
+    contents = {}
     with write_atomically(path) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            archive.writestr(_META, json.dumps(dict(meta)))
-            for name, array in arrays.items():
-                array = np.asarray(array)
+            for name, value in arrays.items():
+                array = np.asarray(value)
                 if array.dtype.kind in "OV":
                     raise CheckpointError(f"{name}: dtype {array.dtype} cannot be saved")
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
+                crc = archive.getinfo(f"{name}.npy").CRC
+                contents[name] = [array.dtype.str, list(array.shape), crc]
+            header = {"format": FORMAT, "arrays": contents}
+            archive.writestr(_META, json.dumps({_HEADER: header, **meta}))
         file.flush()
         os.fsync(file.fileno())
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
-    """Reads what `save` wrote: (arrays by name, meta).
+    """Reads what `save` wrote, in this or an older format: (arrays by name, meta).
 
-    Raises `CheckpointError` with one line if the file is truncated, damaged or something else.
+    Raises `CheckpointError` with one line if the file is truncated, damaged or something else, if
+    something in it is missing, left over or changed, or if a later version wrote it.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            meta = json.loads(archive.read(_META))
-            arrays = {
-                name.removesuffix(".npy"): np.lib.format.read_array(
-                    io.BytesIO(archive.read(name)), allow_pickle=False
-                )
-                for name in archive.namelist()
-                if name != _META
-            }
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except DAMAGE as error:
-        raise CheckpointError(
-            f"{path}: truncated, damaged or not a checkpoint ({error})"
-        ) from error
+    with _one_line(path), zipfile.ZipFile(path) as archive:
+        meta, header = _read_meta(path, archive)
+        crcs = {
+            info.filename.removesuffix(".npy"): info.CRC
+            for info in archive.infolist()
+            if info.filename != _META
+        }
+        arrays = {
+            name: np.lib.format.read_array(
+                io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False
+            )
+            for name in crcs
+        }
+        _check_contents(path, header, arrays, crcs)
     return arrays, meta
 
 
 def load_meta(path: str | os.PathLike) -> dict:
     """The meta of a checkpoint alone, in milliseconds; errors as those of `load`."""
+    with _one_line(path), zipfile.ZipFile(path) as archive:
+        return _read_meta(path, archive)[0]
+
+
+@contextlib.contextmanager
+def _one_line(path: str | os.PathLike) -> Iterator[None]:
+    """Turns what a damaged file raises into a `CheckpointError`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(_META))
+        yield
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
+    except CheckpointError:
+        raise
     except DAMAGE as error:
         raise CheckpointError(
             f"{path}: truncated, damaged or not a checkpoint ({error})"
         ) from error
 
 
+def _read_meta(path: str | os.PathLike, archive: zipfile.ZipFile) -> tuple[dict, Any]:
+    """The meta, and the header of the format, None in the first."""
+    meta = json.loads(archive.read(_META))
+    if not isinstance(meta, dict) or not meta:
+        raise CheckpointError(f"{path}: its description is empty")
+    header = meta.pop(_HEADER, None)
+    _check_version(path, header)
+    return meta, header
+
+
+def _check_version(path: str | os.PathLike, header: Any) -> None:
+    """The first format had no header."""
+    if header is None:
+        return
+    if not isinstance(header, dict) or not isinstance(header["arrays"], dict):
+        raise ValueError("its header is none")  # of the kind that `_one_line` reports
+    version = header["format"]
+    if not isinstance(version, int) or not 1 < version <= FORMAT:
+        raise CheckpointError(
+            f"{path}: written in format {version}; this version reads up to {FORMAT}"
+        )
+
+
+def _check_contents(
+    path: str | os.PathLike, header: Any, arrays: Mapping[str, np.ndarray], crcs: Mapping[str, int]
+) -> None:
+    """Whether the arrays are those that were saved. zipfile has compared contents with `crcs`."""
+    if header is None:
+        return
+    expected = header["arrays"]
+    for name in [*expected, *arrays]:
+        if name not in arrays:
+            raise CheckpointError(f"{path}: {name} is missing")
+        if name not in expected:
+            raise CheckpointError(f"{path}: {name} does not belong to it")
+        found = [arrays[name].dtype.str, list(arrays[name].shape), crcs[name]]
+        if found != expected[name]:
+            raise CheckpointError(f"{path}: {name} is not what was saved (checksum)")
+
+
 class Checkpoints:
     """The checkpoints of a run, `directory/<agent steps, 12 digits>.npz`; `keep` of them stay.
 
-    A temporary one stays only until the next is written, and takes none of those places.
+    A temporary one stays only until the next is written, and takes none of those places. Nor does
+    one that cannot be read, which is never a reason to remove one that can.
     """
 
     def __init__(self, directory: str | os.PathLike, keep: int):
@@ -94,6 +152,7 @@ class Checkpoints:
         self._directory = Path(directory)
         self._keep = keep
         self._temporary: Path | None = None
+        self._whole: set[Path] = set()  # written or read by this process
 
     def save(
         self,
@@ -110,15 +169,30 @@ class Checkpoints:
         path = self._directory / f"{agent_steps:012d}.npz"
         temporary = temporary and (path == self._temporary or not path.exists())
         save(path, arrays, meta)
+        self._whole.add(path)
         if self._temporary not in (None, path):
             self._temporary.unlink(missing_ok=True)
         self._temporary = path if temporary else None
         if temporary:
             return path
-        others = [other for other in self.all() if other != path]
+        others = [other for other in self.all() if other != path and self._is_whole(other)]
         for other in others[: max(0, len(others) - self._keep + 1)]:
             other.unlink()
         return path
+
+    def load(self, path: Path) -> tuple[dict[str, np.ndarray], dict]:
+        """As the function `load`."""
+        found = load(path)
+        self._whole.add(path)
+        return found
+
+    def _is_whole(self, path: Path) -> bool:
+        if path not in self._whole:
+            try:
+                self.load(path)
+            except CheckpointError:
+                return False
+        return True
 
     def all(self) -> list[Path]:
         """Every checkpoint, fewest agent steps first."""

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lowest floor first. A room imports only rooms of lower floors; on one floor none knows another.
 FLOORS = (
     {"common"},
-    {"common.commands", "common.files", "common.interrupt", "common.quiet"},
+    {"common.commands", "common.files", "common.interrupt", "common.seeds", "common.quiet"},
     {"common.device", "common.when"},
     {"common.checkpoint", "common.config", "common.log", "common.nn", "common.report"},
     {"common.data"},

@@ -1,9 +1,14 @@
+import errno
+import io
+import json
+import zipfile
+
 import numpy as np
 import pytest
 
 from common import checkpoint
 from common.checkpoint import CheckpointError, Checkpoints
-from common.files import write_atomically
+from common.files import sweep_temporary, write_atomically
 
 ARRAYS = {
     "rssm/gru/dense/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -111,3 +116,100 @@ def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(tmp_path):
         checkpoints.path(7)
     with pytest.raises(ValueError, match="keep_checkpoints 0"):
         Checkpoints(tmp_path, keep=0)
+
+
+def rewrite(path, change):
+    """The file with `change(entries)` applied to its entries, name to bytes."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def describe(entries, **changes):
+    meta = json.loads(entries["checkpoint.json"])
+    header = {**meta["checkpoint"], **changes}
+    entries["checkpoint.json"] = json.dumps({**meta, "checkpoint": header}).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e.pop("half.npy"), "half is missing"),
+        (lambda e: e.update({"more.npy": npy(np.ones(2))}), "more does not belong to it"),
+        (lambda e: e.update({"half.npy": npy(np.zeros(2, np.float16))}), "half is not what was"),
+        (lambda e: e.update({"half.npy": npy(np.ones(3, np.float16))}), "half is not what was"),
+        (lambda e: e.update({"checkpoint.json": b"{}"}), "its description is empty"),
+        (lambda e: e.update({"checkpoint.json": b"[1]"}), "its description is empty"),
+        (lambda e: describe(e, format=3), "format 3; this version reads up to 2"),
+        (lambda e: describe(e, format="x"), "format x; this version"),
+        (lambda e: describe(e, arrays=7), "truncated, damaged or not a checkpoint"),
+        (lambda e: e.pop("checkpoint.json"), "not a checkpoint"),
+    ],
+)
+def test_what_is_missing_left_over_or_changed_is_one_line(tmp_path, change, message):
+    path = tmp_path / "a.npz"
+    checkpoint.save(path, ARRAYS, META)
+    rewrite(path, change)
+    with pytest.raises(CheckpointError, match=f"a.npz: .*{message}") as error:
+        checkpoint.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_first_format_which_had_no_header_is_read(tmp_path):
+    path = tmp_path / "a.npz"
+    checkpoint.save(path, ARRAYS, META)
+    rewrite(path, lambda e: e.update({"checkpoint.json": json.dumps(META).encode()}))
+    arrays, meta = checkpoint.load(path)
+    assert meta == META and arrays.keys() == ARRAYS.keys()
+
+
+def test_a_damaged_checkpoint_takes_no_place_and_no_good_one_leaves_for_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for steps in (100, 200):
+        checkpoints.save(steps, ARRAYS, META)
+    (tmp_path / "000000000300.npz").write_bytes(b"half of it")
+    again = Checkpoints(tmp_path, keep=2)
+    again.save(400, ARRAYS, META)
+    assert [int(p.stem) for p in again.all()] == [200, 300, 400]
+    again.save(500, ARRAYS, META)
+    assert [int(p.stem) for p in again.all()] == [300, 400, 500]
+
+
+def test_a_temporary_checkpoint_stays_until_the_next_one(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    kept = []
+    for steps, temporary in ((1, False), (2, True), (3, True), (4, False), (5, True), (6, False)):
+        checkpoints.save(steps, ARRAYS, META, temporary)
+        kept.append([int(p.stem) for p in checkpoints.all()])
+    assert kept == [[1], [1, 2], [1, 3], [1, 4], [1, 4, 5], [4, 6]]
+
+
+def test_writers_at_the_same_time_do_not_meet(tmp_path):
+    path = tmp_path / "a.npz"
+    with write_atomically(path) as one, write_atomically(path) as other:
+        one.write(b"one")
+        other.write(b"other")
+    assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_is_swept(tmp_path):
+    for name in (".a.npz.12.tmp", ".b.tmp", "c.tmp", ".d", "e.npz"):
+        (tmp_path / name).touch()
+    assert len(sweep_temporary(tmp_path)) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".d", "c.tmp", "e.npz"]
+    assert sweep_temporary(tmp_path / "absent") == []
+
+
+def test_an_error_of_a_write_names_the_file(tmp_path):
+    with pytest.raises(OSError) as error, write_atomically(tmp_path / "a.npz"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(tmp_path / "a.npz")

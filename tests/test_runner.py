@@ -16,6 +16,7 @@ from common.config import Config
 from common.data.replay import Replay
 from common.envs.scripted import Scripted
 from common.log.logger import JSONLOutput, Logger, Tolerant
+from common.seeds import derive_seed
 from common.when import EverySeconds
 from dreamerv2.run import finish, snapshot
 from dreamerv2.run import runner as lib
@@ -33,6 +34,7 @@ SETTINGS = {
     "eval_every": 30,
     "eval_eps": 2,
     "save_every": 0,
+    "fall_back": False,
     "max_bad_episodes": 2,
     "precision": 32,
     "time_limit": 0,
@@ -527,7 +529,7 @@ def test_parameter_table_leaves_out_moments_and_counters():
 
 
 def test_derived_seeds_differ_by_purpose_and_step():
-    seeds = {snapshot.derive_seed(0, *purpose) for purpose in [("env", 0), ("env", 1), ("eval",)]}
+    seeds = {derive_seed(0, *purpose) for purpose in [("env", 0), ("env", 1), ("eval",)]}
     assert len(seeds) == 3 and all(0 <= seed < 2**31 for seed in seeds)
 
 

@@ -15,6 +15,7 @@ from common.envs.observations import as_row
 from common.nn import dists
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Module, activation
+from common.seeds import derive_seed
 from dreamerv2.agent.behavior import Behavior, Learned
 from dreamerv2.agent.dreams import Dreamer
 from dreamerv2.agent.exploration import Explorer, make_exploration
@@ -62,6 +63,8 @@ class Agent(Module):
         self.agent_steps = 0  # that it has learned from; known for an agent that was loaded
         self.obs_space, self.act_space = dict(obs_space), act_space
         self.precision = Precision(config.precision, config.precision_overrides)
+        # Training draws from the seed itself; nothing else may draw what some seed's training does.
+        self._seeds = {p: derive_seed(config.seed, p) for p in ("policy", "report", "dream")}
         rng = np.random.default_rng(config.seed)
         self._action_size = act_space.shape[0]
         self.wm = WorldModel(config, obs_space, self._action_size, self.precision, rng)
@@ -117,7 +120,7 @@ class Agent(Module):
         return self._policy(obs, state, mode)
 
     def _policy(self, obs, state, mode):
-        draws = Draws([self.config.seed + 1, self.policy_calls.assign_add(1)])
+        draws = Draws([self._seeds["policy"], self.policy_calls.assign_add(1)])
         return self.policy_step(obs, state, mode, draws)
 
     def policy_step(
@@ -188,7 +191,7 @@ class Agent(Module):
         Raises:
             ValueError: the decoder has no images, or the rows lack something.
         """
-        return self._dreamer(observations, steps, self.config.seed + 3)
+        return self._dreamer(observations, steps, self._seeds["dream"])
 
     # Learning
 
@@ -261,7 +264,7 @@ class Agent(Module):
         return {k: np.clip(v.numpy(), 0, 1) for k, v in videos.items()}
 
     def _report(self, batch):
-        draws = Draws([self.config.seed + 2, self.updates])
+        draws = Draws([self._seeds["report"], self.updates])
         return self.open_loop_videos(batch, draws)
 
     def open_loop_videos(

@@ -11,9 +11,9 @@ from common.data.driver import Policy
 from common.device import setup_device
 from common.envs.base import Env
 from common.nn.draws import Draws
+from common.seeds import derive_seed
 from dreamerv2.agent.agent import Agent
 from dreamerv2.run.restore import Saved
-from dreamerv2.run.snapshot import derive_seed
 
 # What actions are called where people read it, by the mode of `Agent.policy`.
 MODE_NAMES = {"eval": "greedy", "train": "sampled"}

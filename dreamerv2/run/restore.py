@@ -102,17 +102,16 @@ def read(logdir: str | Path, agent_steps: int | None = None) -> Saved:
 def read_file(path: Path) -> Saved:
     """A checkpoint by its path; ValueError as `load`."""
     arrays, meta = checkpoint.load(path)
+    snapshot.check(path, arrays, meta)
     variables = snapshot.below("agent", arrays)
-    missing = [key for key in ("config", "spaces", "agent_steps") if key not in meta]
-    if missing or not variables:
-        raise checkpoint.CheckpointError(
-            f"{path}: not a checkpoint of a run: it has no {(missing or ['agent'])[0]}"
-        )
     try:
         config = blocks.defaults().update(meta["config"])
     except ConfigError as error:
         raise checkpoint.CheckpointError(f"{path}: its configuration: {error}") from error
-    obs_space, act_space = snapshot.restore_spaces(meta["spaces"])
+    try:
+        obs_space, act_space = snapshot.restore_spaces(meta["spaces"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise checkpoint.CheckpointError(f"{path}: its spaces are damaged ({error})") from error
     names = meta.get("action_names")
     names = tuple(names) if names else None
     return Saved(path, config, meta["agent_steps"], obs_space, act_space, names, variables, meta)

@@ -22,6 +22,7 @@ from common.files import sweep_temporary
 from common.interrupt import Interrupt
 from common.log.logger import Logger
 from common.log.progress import Progress, Stopwatch
+from common.seeds import derive_seed
 from common.when import Every, EverySeconds
 from dreamerv2.run import failure, finish, snapshot
 from dreamerv2.run.lock import RunLock
@@ -86,6 +87,7 @@ class Runner:
         self._checkpoints = checkpoint.Checkpoints(
             self._logdir / "checkpoints", config.keep_checkpoints
         )
+        self._damaged: list[tuple[Path, str]] = []
         arrays, meta = self._read_checkpoint()
         start = meta.get("agent_steps", 0)
         # A resumed run must not play again the episodes that it has seen.
@@ -110,7 +112,13 @@ class Runner:
         self._make_drivers()
         self._make_state()
         if meta:
-            self._restore(arrays, meta)
+            try:
+                self._restore(arrays, meta)
+            except (KeyError, TypeError, IndexError, AttributeError) as error:
+                text = failure.describe(error)
+                raise RunError(
+                    f"the latest checkpoint does not describe its run ({text})"
+                ) from error
         for name in ("", "checkpoints", "train_episodes", "eval_episodes"):
             sweep_temporary(self._logdir / name)
         config.save(self._logdir / "config.yaml")
@@ -399,6 +407,9 @@ class Runner:
         self._check_parameters()
 
     def _show_start(self, meta: Mapping[str, Any]) -> None:
+        for path, error in self._damaged:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            self._show(f"WARNING: {error}; renamed to *.damaged, the one before it is used")
         if meta:
             self._show(
                 f"Resuming at agent step {self.step:,} with {self.updates:,} updates "
@@ -414,17 +425,26 @@ class Runner:
     # State
 
     def _seed(self, *purpose: str | int) -> int:
-        return snapshot.derive_seed(self._config.seed, *purpose)
+        return derive_seed(self._config.seed, *purpose)
 
     def _read_checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The latest checkpoint; with `fall_back`, the latest that is whole."""
         found = self._checkpoints.all()
-        if not found:
-            return {}, {}
-        try:
-            return checkpoint.load(found[-1])
-        except checkpoint.CheckpointError as error:
-            rest = f"resume from {found[-2]}" if len(found) > 1 else "start with its episodes"
-            raise RunError(f"{error}; move this file away to {rest}") from error
+        while found:
+            path = found.pop()
+            try:
+                arrays, meta = self._checkpoints.load(path)
+                snapshot.check(path, arrays, meta)
+                return arrays, meta
+            except checkpoint.CheckpointError as error:
+                if not found:
+                    raise RunError(f"{error}; move it away to start with its episodes") from error
+                if not self._config.fall_back:
+                    raise RunError(
+                        f"{error}; move it away to resume from {found[-1]}, or add --fall_back True"
+                    ) from error
+                self._damaged.append((path, str(error)))
+        return {}, {}
 
     def _make_state(self) -> None:
         """What a checkpoint restores, as it is at the start of a run."""

@@ -1,12 +1,13 @@
 """Everything of a run that has state, as arrays and JSON for one checkpoint file."""
 
 import random
-import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common.checkpoint import CheckpointError
 from common.config import Config, flatten
 from common.data.spaces import space_from_json, space_to_json
 
@@ -70,12 +71,6 @@ def load_random_state(state: Mapping[str, Any]) -> None:
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))
 
 
-def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed in [0, 2^31) for one purpose; different purposes get unrelated ones."""
-    words = [zlib.crc32(str(part).encode()) for part in purpose]
-    return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0] >> 1)
-
-
 def describe_spaces(obs_space: Mapping[str, Any], act_space: Any) -> dict[str, Any]:
     """The spaces as JSON, so that an agent can be built without its environment."""
     return {
@@ -106,6 +101,22 @@ def agent_meta(
         "spaces": describe_spaces(obs_space, act_space),
         "action_names": action_names,
     }
+
+
+def check(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    """CheckpointError unless this is the checkpoint of an agent, without a NaN in what it learned.
+
+    path: for the message.
+    """
+    types = {"config": Mapping, "spaces": Mapping, "agent_steps": int}
+    bad = [key for key, kind in types.items() if not isinstance(meta.get(key), kind)]
+    variables = below("agent", arrays)
+    if bad or not variables:
+        name = (bad or ["agent"])[0]
+        raise CheckpointError(f"{path}: not a checkpoint of a run: it has no {name}")
+    for name, value in variables.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise CheckpointError(f"{path}: the agent is broken: {name} is not finite")
 
 
 def config_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
