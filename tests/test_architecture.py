@@ -27,6 +27,7 @@ FLOORS = (
 COMMANDS = {
     "bench",
     "compare",
+    "coverage",
     "evaluate",
     "export",
     "import_reference",

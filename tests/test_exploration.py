@@ -9,6 +9,7 @@ from common.nn.draws import Draws, Modes
 from common.nn.returns import discount_weights
 from dreamerv2.agent.exploration import Random
 from dreamerv2.agent.imagined import Imagined
+from dreamerv2.film.insight import Insight
 
 PLAN = {"expl_behavior": "Plan2Explore", "disag_models": 3, "dataset__length": 4}
 IMAGE = {"image": tiny.IMAGE}
@@ -299,3 +300,23 @@ def test_names_may_be_written_in_lower_case():
     assert tiny.config(expl_behavior="plan2explore").expl_behavior == "Plan2Explore"
     assert tiny.config(expl_behavior="modelloss").expl_behavior == "ModelLoss"
     assert tiny.config(expl_behavior="RANDOM").expl_behavior == "Random"
+
+
+# The film
+
+
+def test_the_film_asks_the_ensemble_about_the_action_that_led_to_each_row():
+    agent = tiny.agent(**PLAN)
+    latents = {k: v[0].numpy() for k, v in model_of(agent, data_of(agent)).post.items()}
+    actions = np.eye(4, dtype=np.float32)[[3, 1, 2, 0]]
+    found = Insight(agent, greedy=True, seed=0).opinion(latents, actions).disagreement
+    led = np.concatenate([np.zeros([1, 4], np.float32), actions[:3]])
+    feat = agent.wm.feat({k: tf.constant(v) for k, v in latents.items()})
+    expected = agent.expl.disagreement(Imagined({"feat": feat, "action": tf.constant(led)}))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    greedy = Insight(tiny.agent(), greedy=True, seed=0).opinion(latents, actions)
+    assert greedy.disagreement is None
+
+
+def data_of(agent):
+    return tiny.tensors(tiny.batch(agent))

@@ -25,9 +25,10 @@ from dreamerv2.reference import imports
 from dreamerv2.reference.imports import ImportRunError, import_run, read_spaces, read_variables
 from dreamerv2.reference.names import reference_variables
 from dreamerv2.reference.parity import relative_error
-from dreamerv2.run import blocks, snapshot
+from dreamerv2.run import blocks, restore, snapshot
 
-RUN = Path(__file__).parent / "golden" / "reference_run"
+GOLDEN = Path(__file__).parent / "golden"
+RUN = GOLDEN / "reference_run"
 TOLERANCE = 1e-3
 
 
@@ -346,3 +347,27 @@ def test_without_a_slow_critic_updates_are_counted_from_the_configuration():
     config: Config = tiny.config(prefill=100, pretrain=3, train_every=5, train_steps=2)
     assert imports._updates(config, 90, {}) == 3
     assert imports._updates(config, 112, {}) == 3 + 2 * 2
+
+
+# Exploration
+
+
+@pytest.mark.parametrize("name", ["explore", "modelloss"])
+def test_a_run_that_explores_is_taken_over_with_all_it_has(name, tmp_path):
+    source = tmp_path / "theirs"
+    (source / "train_episodes").mkdir(parents=True)
+    with np.load(GOLDEN / f"{name}.npz") as golden:
+        order = json.loads(str(golden["variable_order"]))
+        values = [golden[f"init/{key}"] for key in order]
+        keys = [key for key in golden.files if key.startswith("batch/0/")]
+        episode = {key.removeprefix("batch/0/"): golden[key][0] for key in keys}
+        config = json.loads(str(golden["config"]))
+    (source / "config.yaml").write_text(json.dumps(config))
+    (source / "variables.pkl").write_bytes(pickle.dumps(values))
+    np.savez(source / "train_episodes" / "20260101T000000-a-9.npz", **episode)
+    import_run(source, tmp_path / "ours")
+    agent = restore.read(tmp_path / "ours").agent()
+    for key, variable in reference_variables(agent).items():
+        np.testing.assert_array_equal(variable, dict(zip(order, values, strict=True))[key], key)
+    head = "expl/disag2/out/out/bias" if name == "explore" else "expl/head/out/out/bias"
+    assert head in order

@@ -5,7 +5,7 @@ import pytest
 
 from common.log import paint
 from dreamerv2.film import panels
-from dreamerv2.film.insight import Forecast
+from dreamerv2.film.insight import Forecast, Opinion
 
 
 def draw(panel, row, size=128):
@@ -101,3 +101,27 @@ def test_a_few_numbers_have_a_bar_and_a_scale_each():
     low, high = panels.vector_limits(seen)
     np.testing.assert_array_equal(low, [0, 100])
     np.testing.assert_array_equal(high, [1, 300])
+
+
+def strip_of(disagreement, width=200):
+    """A strip over four rows, and what it shows at the last one."""
+    zeros = np.zeros(4, np.float32)
+    episode = panels.Episode(np.zeros((4, 2)), zeros, np.eye(4), {})
+    opinion = Opinion(np.eye(4), zeros + 1, zeros, zeros, disagreement)
+    strip = panels.Strip(episode, opinion, width, 1, 8)
+    area = np.zeros((strip.height, width, 3), np.uint8)
+    strip.draw(area, 3)
+    return area
+
+
+def test_disagreement_is_a_curve_of_its_own_below_the_value():
+    area = strip_of(np.float32([0, 0.1, 0.2, 0.4]))
+    plot = area[-16:]
+    rows, columns = np.nonzero((plot == paint.GREEN).all(-1))
+    heights = [rows[columns == column].min() for column in (10, 60, 110, 160)]
+    assert heights == sorted(heights, reverse=True) and len(set(heights)) == 4, "it rises"
+    assert not (plot == paint.BLUE).all(-1).any()
+    above = area[:-16][-25:]
+    assert (above == paint.BLUE).all(-1).any(0).all(), "the value, over the whole width"
+    plain = strip_of(None)
+    assert not (plain == paint.GREEN).all(-1).any() and len(plain) < len(area)

@@ -801,3 +801,26 @@ def test_what_is_in_replay_from_before_is_checked_when_it_is_loaded(tmp_path, ca
     assert make(tmp_path).run() == 0
     assert path.with_name(path.name + ".damaged").exists()
     assert "reward is 1e+30 in row 3" in caplog.text
+
+
+# Exploration
+
+
+@pytest.mark.parametrize("until, explored", [(0, 75), (4 * 60, 35), (4 * 60 + 3, 35), (4, 0)])
+def test_a_run_explores_until_its_frames_are_there_and_says_so(tmp_path, until, explored, capsys):
+    calls = [("start", 0)]
+    make(tmp_path, calls, settings={"expl_behavior": "Random", "expl_until": until}).run()
+    acted = [kind for kind, _ in calls if kind in ("explore", "train")]
+    assert acted == ["explore"] * explored + ["train"] * (75 - explored)
+    out = capsys.readouterr().out
+    assert ("Agent step 60: Random has explored" in out) == (0 < explored < 75)
+    logged = [row["exploring"] for row in rows_of(tmp_path) if "exploring" in row]
+    assert logged == sorted(logged, reverse=True) and set(logged) <= {0.0, 1.0}
+    assert (1.0 in logged) == (explored > 0) and (0.0 in logged) == (explored < 75)
+
+
+def test_a_greedy_run_never_asks_for_exploration(tmp_path):
+    calls = [("start", 0)]
+    make(tmp_path, calls, settings={"expl_until": 100}).run()
+    assert "explore" not in {kind for kind, _ in calls}
+    assert not any("exploring" in row for row in rows_of(tmp_path))

@@ -157,7 +157,7 @@ def _film(layout: "Layout", take: "Take", saved: Saved, insight: "Insight", adva
     if is_discrete(saved.act_space):
         names = saved.action_names or [f"action {i}" for i in range(saved.act_space.size)]
     episode, font = take.episode, layout.font
-    opinion = insight.opinion(episode.latents)
+    opinion = insight.opinion(episode.latents, episode.action)
     ahead = saved.config.imag_horizon
     panels = make_panels(layout.names, episode, insight, opinion, names, ahead, font)
     strip = Strip(episode, opinion, layout.inner_width, layout.scale, font)

@@ -12,6 +12,8 @@ import tensorflow as tf
 from common.nn import dists
 from common.nn.draws import Draws
 from dreamerv2.agent.dreams import decode, rows_at, shown_key
+from dreamerv2.agent.exploration import Plan2Explore
+from dreamerv2.agent.imagined import Imagined
 from dreamerv2.agent.rssm import State
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class Opinion(NamedTuple):
     value: np.ndarray  # [T], of the critic
     reward: np.ndarray  # [T], most likely one on arrival at the row, as it was clipped for learning
     discount: np.ndarray  # [T], expected, in which the discount factor is contained
+    disagreement: np.ndarray | None = None  # [T], of the ensemble that explores, if there is one
 
 
 class Forecast(NamedTuple):
@@ -55,8 +58,11 @@ class Insight:
         """What the decoder makes of every latent `[T, ...]`."""
         return self._decode(self._feat(latents))
 
-    def opinion(self, latents: State) -> Opinion:
-        """Policy, value, reward and discount at every latent `[T, ...]`."""
+    def opinion(self, latents: State, actions: np.ndarray) -> Opinion:
+        """What the heads say at every latent `[T, ...]`.
+
+        actions: `[T, A]`, row t what was done there.
+        """
         wm, behavior = self._agent.wm, self._agent.behavior
         feat = self._feat(latents)
         actor = behavior.actor(feat, Draws([self._seed, 0]))
@@ -65,7 +71,11 @@ class Insight:
             discount = wm.heads["discount"](feat).mean()
         else:
             discount = tf.fill(feat.shape[:1], float(self._agent.config.discount))
-        values = (policy, behavior.critic(feat).mode(), wm.reward(feat), discount)
+        values = [policy, behavior.critic(feat).mode(), wm.reward(feat), discount]
+        explorer = self._agent.expl
+        if isinstance(explorer, Plan2Explore):
+            led = np.concatenate([np.zeros_like(actions[:1]), actions[:-1]])
+            values.append(explorer.disagreement(Imagined({"feat": feat, "action": led})))
         return Opinion(*(np.asarray(value, np.float32) for value in values))
 
     def open_loop(self, latents: State, actions: np.ndarray, ahead: int) -> Forecast:

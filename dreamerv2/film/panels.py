@@ -158,7 +158,10 @@ class Policy(Panel):
 
 
 class Strip:
-    """Numbers of the row, and the predicted value over the episode so far with rewards as ticks."""
+    """Numbers of the row, and the predicted value over the episode so far with rewards as ticks.
+
+    Where an ensemble explores, its disagreement is a curve of its own below the value.
+    """
 
     def __init__(self, episode: Episode, opinion: Opinion, width: int, scale: int, font: int):
         self._returns = np.cumsum(episode.reward)
@@ -167,28 +170,40 @@ class Strip:
         self._slots = self._place(width)
         self._text_height = paint.line_height(font) + 2
         self._lines = 1 + max(line for line, _ in self._slots)
-        self._plot_height = 24 * scale
-        self.height = self._lines * self._text_height + self._plot_height
-        self._curve(width)
+        rows = len(self._reward)
+        self._ticks = np.flatnonzero(self._reward) * width // rows
+        self._curves = [self._curve(opinion.value, 24 * scale, paint.BLUE)]
+        if opinion.disagreement is not None:
+            self._curves.append(self._curve(opinion.disagreement, 16 * scale, paint.GREEN))
+        self.height = self._lines * self._text_height
+        self.height += sum(height for height, *_ in self._curves) + (len(self._curves) - 1) * scale
 
     def _items(self, row: int) -> list[tuple[str, str, paint.Color, paint.Color | None]]:
         """Label, text, its colour, and the colour of a mark that ties it to the plot."""
         reward, opinion = self._reward[row], self._opinion
         got = f"{reward:+.3g}" if reward else "0"
         color = paint.GOLD if reward else paint.TEXT
-        return [
+        items = [
             ("step", f"{row}", paint.TEXT, None),
             ("return", f"{self._returns[row]:.4g}", paint.TEXT, None),
             ("value", f"{opinion.value[row]:.2f}", paint.TEXT, paint.BLUE),
             ("reward", f"{got} (model {opinion.reward[row]:.2f})", color, paint.GOLD),
             ("discount", f"{opinion.discount[row]:.3f}", paint.TEXT, None),
         ]
+        if opinion.disagreement is not None:
+            text = f"{opinion.disagreement[row]:.3f}"
+            items.append(("disagreement", text, paint.TEXT, paint.GREEN))
+        return items
 
     def _place(self, width: int) -> list[tuple[int, int]]:
         """(line, x) of every item: fixed, so that numbers do not jump when others get longer."""
-        widest = ("step 0000", "return -0000", "value -00.00 ", "reward +1.00 (model -0.00) ")
+        widest = ["step 0000", "return -0000", "value -00.00 ", "reward +1.00 (model -0.00) "]
+        last = "discount 0.000"
+        if self._opinion.disagreement is not None:
+            widest.append(last)
+            last = "disagreement -0.000 "
         widths = [paint.text_width(s, self._font) + 7 * self._scale for s in widest]
-        widths.append(paint.text_width("discount 0.000", self._font))
+        widths.append(paint.text_width(last, self._font))
         places, line, x = [], 0, 0
         for w in widths:
             if x and x + w > width:
@@ -197,15 +212,12 @@ class Strip:
             x += w
         return places
 
-    def _curve(self, width: int) -> None:
-        rows = len(self._reward)
-        at = np.arange(width) * rows // width
-        value = self._opinion.value
-        low, high = min(0.0, float(value.min())), max(float(value.max()), 1e-3)
-        height = self._plot_height - 2 * self._scale
-        self._heights = (high - value[at]) / (high - low) * (height - self._scale)
-        ticks = np.flatnonzero(self._reward)
-        self._ticks = ticks * width // rows
+    def _curve(self, values: np.ndarray, height: int, color: paint.Color):
+        """Height of a plot, where its curve is in each of its columns, and the curve's colour."""
+        at = np.arange(self._width) * len(values) // self._width
+        low, high = min(0.0, float(values.min())), max(float(values.max()), 1e-3)
+        drawn = (high - values[at]) / (high - low) * (height - 3 * self._scale)
+        return height, drawn, color
 
     def draw(self, area: np.ndarray, row: int) -> None:
         """Paint into `area` uint8 [height, width, 3], which is empty."""
@@ -221,15 +233,19 @@ class Strip:
             paint.text(area, x, y, label, self._font, paint.DIM)
             x += paint.text_width(label + " ", self._font)
             paint.text(area, x, y, value, self._font, color)
-        self._plot(area[self._lines * self._text_height :], row)
+        top = self._lines * self._text_height
+        for index, (height, drawn, color) in enumerate(self._curves):
+            ticks = self._ticks if index == 0 else self._ticks[:0]
+            self._plot(area[top : top + height], row, drawn, color, ticks)
+            top += height + self._scale
 
-    def _plot(self, area: np.ndarray, row: int) -> None:
+    def _plot(self, area: np.ndarray, row: int, drawn, color: paint.Color, ticks) -> None:
         area[:] = paint.FIELD
         now = max(1, (row + 1) * self._width // len(self._reward))
-        for tick in self._ticks[self._ticks < now]:
+        for tick in ticks[ticks < now]:
             area[-5 * self._scale :, tick : tick + self._scale] = paint.GOLD
         inner = area[self._scale : -self._scale]
-        paint.curve(inner, self._heights[:now], self._scale, paint.BLUE)
+        paint.curve(inner, drawn[:now], self._scale, color)
 
 
 def make_panels(

@@ -1,0 +1,66 @@
+"""Cells that runs have seen, counted by hand."""
+
+import numpy as np
+import pytest
+
+from dreamerv2 import coverage as command
+from dreamerv2.measure import coverage
+
+
+def run(directory, episodes, behavior, repeat=1):
+    """A logdir with episodes of a vector of one number."""
+    (directory / "train_episodes").mkdir(parents=True)
+    settings = f"task: gym_line\nexpl_behavior: {behavior}\naction_repeat: {repeat}\n"
+    (directory / "config.yaml").write_text(settings)
+    for number, rows in enumerate(episodes):
+        vector = np.array(rows, np.float32)[:, None]
+        np.savez(directory / "train_episodes" / f"{number}.npz", vector=vector, reward=vector[:, 0])
+    return directory
+
+
+def test_every_cell_counts_once_after_the_episode_that_entered_it(tmp_path):
+    seen = coverage.read(run(tmp_path / "a", [[0, 1, 2, 1], [2, 3, 10]], "Random", 4), "vector")
+    low, width = coverage.grid([seen], cells=10)
+    np.testing.assert_array_equal([*low, *width], [0, 1])
+    np.testing.assert_array_equal(coverage.counts(seen, low, width), [3, 5])
+    np.testing.assert_array_equal(seen.frames, [12, 20])
+
+
+def test_the_table_compares_behaviours_on_one_grid_as_far_as_all_have_come(tmp_path, capsys):
+    logdirs = [
+        run(tmp_path / f"{behavior}{seed}", [rows, rows], behavior)
+        for behavior, rows in (("Random", [0, 1, 0]), ("Plan2Explore", [0, 5, 10]))
+        for seed in range(3)
+    ]
+    logdirs.append(run(tmp_path / "longer", [[0, 5, 10], [0, 7, 10], [0, 1, 2]], "Plan2Explore"))
+    out = tmp_path / "seen.png"
+    names = [str(logdir) for logdir in logdirs]
+    assert command.main(["--logdirs", *names, "--out", str(out), "--cells", "10"]) == 0
+    lines = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:4]]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert cells[0] == ["gym_line", "Random", "3", "4", "2 [2, 2]"]
+    assert cells[1][:4] == ["gym_line", "Plan2Explore", "4", "4"]
+    assert cells[1][4].startswith("3.25 [3, ")
+    assert out.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--key", "position"], "--key position: "),
+        (["--cells", "1"], "--cells: got 1, expected a whole number from 2 on"),
+        (["--out", "seen.gif"], "--out seen.gif: expected a name that ends in"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, capsys, flags, message):
+    logdir = run(tmp_path / "a", [[0, 1]], "Random")
+    out = [] if "--out" in flags else ["--out", str(tmp_path / "seen.png")]
+    with pytest.raises(SystemExit) as exit:
+        command.main(["--logdirs", str(logdir), *out, *flags])
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+def test_a_logdir_without_episodes_is_said(tmp_path):
+    with pytest.raises(ValueError, match="expected a run with episodes, found none"):
+        coverage.read(run(tmp_path / "a", [], "Random"), "vector")
