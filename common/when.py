@@ -36,41 +36,6 @@ class Every:
         self._last = state["last"]
 
 
-class Until:
-    """True while the step is below `steps`; always if `steps` is 0."""
-
-    def __init__(self, steps: int | float):
-        if steps < 0:
-            raise ValueError(f"steps {steps}: expected 0 (for ever) or a positive limit")
-        self._steps = steps
-
-    def __call__(self, step: int) -> bool:
-        return not self._steps or step < self._steps
-
-    def state(self) -> dict:
-        return {}
-
-    def load_state(self, state: dict) -> None:
-        """Nothing to restore: the answer depends on the step alone."""
-
-
-class Once:
-    """True on the first call only."""
-
-    def __init__(self):
-        self._due = True
-
-    def __call__(self) -> bool:
-        due, self._due = self._due, False
-        return due
-
-    def state(self) -> dict[str, bool]:
-        return {"due": self._due}
-
-    def load_state(self, state: dict[str, bool]) -> None:
-        self._due = state["due"]
-
-
 class EverySeconds:
     """True when `seconds` have passed since it last was, or since it was made; never if 0."""
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import saved
 import tensorflow as tf
+from driving import finish_episodes
 
 from common.data.driver import Driver, random_policy
 from common.data.replay import Replay
@@ -95,7 +96,7 @@ def run(tmp_path_factory):
     driver, replay = Driver(env), Replay(logdir / "train_episodes", 0)
     driver.on_step(replay.add_step)
     driver.on_reset(replay.add_step)
-    driver(random_policy(env.act_space, 0), episodes=2)
+    finish_episodes(driver, random_policy(env.act_space, 0), 2)
     return logdir
 
 

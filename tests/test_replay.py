@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from driving import finish_episodes
 
 from common.data import replay as replay_module
 from common.data.driver import Driver
@@ -68,7 +69,8 @@ def test_frames_rewards_and_actions_stay_aligned_from_environment_to_batch(tmp_p
     driver.on_reset(replay.add_step)
     driver.on_step(replay.add_step)
     rng = np.random.default_rng(0)
-    driver(lambda obs, state: (np.eye(3, dtype=np.float32)[rng.integers(3)], state), episodes=8)
+    actions = np.eye(3, dtype=np.float32)
+    finish_episodes(driver, lambda obs, state: (actions[rng.integers(3)], state), 8)
     terminals = 0
     for batch in take(replay, 50, batch=4, length=10):
         t, episode = batch["counter"][..., 0], batch["counter"][..., 1]

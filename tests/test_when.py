@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from common.when import Every, Once, Until
+from common.when import Every
 
 
 def test_every_is_due_on_the_first_call_and_then_once_per_interval():
@@ -35,21 +35,6 @@ def test_a_restored_clock_ticks_when_the_saved_one_would():
     assert untouched(2)
 
 
-def test_until_is_true_below_its_limit_and_always_without_one():
-    until = Until(3)
-    assert [until(step) for step in range(5)] == [True, True, True, False, False]
-    assert Until(0)(10**9)
-
-
-def test_once_stays_spent_after_a_restore():
-    once = Once()
-    assert [once(), once()] == [True, False]
-    fresh = Once()
-    fresh.load_state(json.loads(json.dumps(once.state())))
-    assert not fresh()
-
-
-@pytest.mark.parametrize("kind", [Every, Until])
-def test_a_negative_interval_is_refused(kind):
+def test_a_negative_interval_is_refused():
     with pytest.raises(ValueError, match="-5"):
-        kind(-5)
+        Every(-5)

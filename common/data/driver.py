@@ -57,16 +57,16 @@ class Driver:
         self._state = None
         self._rows: list[Transition] = []
 
-    def __call__(self, policy: Policy, steps: int = 0, episodes: int = 0) -> None:
-        """Runs until at least `steps` steps and `episodes` finished episodes are both reached.
+    def __call__(self, policy: Policy, steps: int) -> None:
+        """Takes `steps` steps.
 
         `policy(obs, state) -> (action float32 [A], state)` sees unbatched observations, never
         the last one of an episode, and `state` None at first. The state is carried across
         episodes: a policy starts over where `is_first` is true. An episode that is under way at
         the end goes on with the next call.
         """
-        done_steps, done_episodes = 0, 0
-        while done_steps < steps or done_episodes < episodes:
+        done = 0
+        while done < steps:
             try:
                 obs = self._obs
                 if obs is None or obs["is_last"]:
@@ -77,9 +77,8 @@ class Driver:
             except BadRowError as error:
                 self._drop(error)
                 continue
-            done_steps += 1
+            done += 1
             if obs["is_last"]:
-                done_episodes += 1
                 self._finish()
 
     def _begin(self) -> Transition:
