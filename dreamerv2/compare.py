@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runs = [comparison.read_run(run) for run in args.runs]
             return trainer.report(args.logdir, runs, command)
         jobs = trainer.make_jobs(
-            args.logdir, args.precisions or COMPARED, args.seeds or (0, 1, 2), flags
+            args.logdir, args.precisions or COMPARED, args.seeds or (0, 1, 2), flags, args.jobs
         )
     return trainer.Trainer(args.logdir, jobs, args.jobs, command).run()
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from common.config import ConfigError
+from common.data.replay import machine_memory
 from common.log.metrics import read_metrics
 from common.report.figures import COLORS, figure
 from dreamerv2 import compare
@@ -33,7 +34,8 @@ import pathlib, signal, sys, time
 def save(number, _):
     pathlib.Path(sys.argv[1]).with_suffix(".saved").touch()
     sys.exit(128 + number)
-signal.signal(signal.SIGTERM, save)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, save)
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -312,19 +314,94 @@ def test_a_killed_run_says_so(tmp_path):
     assert run["error"].startswith("killed by SIGKILL")
 
 
-def test_a_signal_lets_the_runs_save_and_starts_no_more(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_lets_the_runs_save_and_starts_no_more(tmp_path, number):
     jobs = [make_job(tmp_path, 16, SAVING_TRAIN), make_job(tmp_path, 32, SAVING_TRAIN)]
 
     def stop():
         log = comparison.log_path(jobs[0].logdir)
         while not (log.exists() and "ready" in log.read_text()):
             time.sleep(0.05)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
 
     threading.Thread(target=stop, daemon=True).start()
-    assert trainer.Trainer(tmp_path, jobs, 1, "the command").run() == 128 + signal.SIGTERM
+    assert trainer.Trainer(tmp_path, jobs, 1, "the command").run() == 128 + number
     assert jobs[0].logdir.with_suffix(".saved").exists()
     assert not comparison.log_path(jobs[1].logdir).exists()
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_exception_here_lets_the_runs_save(tmp_path, monkeypatch):
+    job = make_job(tmp_path, 16, SAVING_TRAIN)
+    log = comparison.log_path(job.logdir)
+
+    def closed(self):
+        if log.exists() and "ready" in log.read_text():
+            raise BrokenPipeError
+
+    monkeypatch.setattr(trainer.Trainer, "_show", closed)
+    with pytest.raises(BrokenPipeError):
+        trainer.Trainer(tmp_path, [job], 1, "the command").run()
+    assert job.logdir.with_suffix(".saved").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells children that their parent died")
+def test_a_comparison_that_is_killed_leaves_no_run_behind(tmp_path, project):
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import pathlib, test_compare as t\n"
+        "here = pathlib.Path(sys.argv[1])\n"
+        "t.trainer.Trainer(here, [t.make_job(here, 16, t.SAVING_TRAIN)], 1, '-').run()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=project)
+    log = tmp_path / "16-0.log"
+    wait_for(lambda: log.exists() and "ready" in log.read_text())
+    process.kill()
+    process.wait()
+    wait_for((tmp_path / "16-0.saved").exists)
+
+
+# Holds the lock of a run until there is a file `go`, and leaves a finished run.
+ELSEWHERE = """
+import pathlib, sys, time
+from dreamerv2.run.lock import RunLock
+logdir = pathlib.Path(sys.argv[1])
+held = RunLock(logdir)
+print("held", flush=True)
+while not (logdir / "go").exists():
+    time.sleep(0.05)
+(logdir / "checkpoints").mkdir()
+(logdir / "checkpoints" / "000000001000.npz").touch()
+"""
+
+
+def test_a_run_that_still_goes_on_is_found_and_not_started_twice(tmp_path, capsys):
+    job = make_job(tmp_path, 32, BROKEN_TRAIN)
+    argv = [sys.executable, "-c", ELSEWHERE, str(job.logdir)]
+    other = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    threading.Timer(1, (job.logdir / "go").touch).start()
+    assert trainer.Trainer(tmp_path, [job], 1, "the command").run() == 0
+    assert f"still runs (process {other.pid} on " in capsys.readouterr().out
+    assert other.wait() == 0 and job.finished and not comparison.log_path(job.logdir).exists()
+
+
+def test_runs_at_the_same_time_share_the_memory_of_one(tmp_path):
+    args = (tmp_path, ["32", "16"], [0])
+    whole = machine_memory() / 2 / 2**30
+    shares = [job.config.replay.memory_gib for job in trainer.make_jobs(*args, [], 3)]
+    assert shares == pytest.approx([whole / 3] * 2, abs=0.01)
+    flags = ["--replay.memory_gib", "7"]
+    assert [j.config.replay.memory_gib for j in trainer.make_jobs(*args, flags, 3)] == [7, 7]
+    make_run(tmp_path, precision=32, seed=0)
+    saved = ["--action_repeat", "1", "--steps", str(STEPS)]
+    assert len(trainer.make_jobs(tmp_path, ["32"], [0], saved, 3)) == 1  # no other setting
 
 
 @pytest.mark.slow

@@ -26,7 +26,9 @@ WINDOWS = 20
 FINAL_SHARE, FINAL_EPISODES = 0.1, 5
 OPTIMIZERS = ("model", "actor", "critic")
 # What runs that are compared may differ in; anything else is said in the report.
-COMPARED = re.compile(r"precision|precision_overrides\..*|loss_scale|seed|logdir")
+COMPARED = re.compile(
+    r"precision|precision_overrides\..*|loss_scale|seed|logdir|replay\.memory_gib"
+)
 # Information, warnings and errors of TensorFlow's C++ (a fatal one is kept), and SDL's.
 NATIVE_NOTE = re.compile(
     r"[IWE]\d{4} \d\d:|\d{4}-\d\d-\d\d .{15,20}: [IWE] |WARNING: All log messages before absl"

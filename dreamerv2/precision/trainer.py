@@ -1,7 +1,11 @@
 """Makes the runs of a comparison, several at a time, and keeps its report up to date."""
 
 import contextlib
+import ctypes
+import functools
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,10 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.config import Config, ConfigError
+from common.data.replay import machine_memory
 from common.interrupt import SIGNALS
 from common.log.progress import duration
 from dreamerv2.precision import comparison, comparison_report
-from dreamerv2.run import blocks, snapshot
+from dreamerv2.run import blocks, lock, snapshot
+from dreamerv2.run.lock import Holder
 
 SHOW_EVERY = 30.0  # seconds between lines about the runs under way
 POLL = 0.2  # seconds
@@ -54,16 +60,27 @@ class Job(NamedTuple):
 
 
 def make_jobs(
-    directory: Path, precisions: Sequence[str], seeds: Sequence[int], flags: Sequence[str]
+    directory: Path,
+    precisions: Sequence[str],
+    seeds: Sequence[int],
+    flags: Sequence[str],
+    limit: int = 1,
 ) -> list[Job]:
     """One job per precision and seed, checked as train checks it; seeds outside, so that whatever
-    else the machine does in the meantime meets all precisions alike."""
+    else the machine does in the meantime meets all precisions alike.
+
+    limit: runs at the same time, which share the memory that one run would take for its replay.
+    """
     jobs = []
     for seed in dict.fromkeys(seeds):
         for precision in dict.fromkeys(precisions):
             logdir = directory / f"{precision}-{seed}"
             words = [*flags, "--logdir", str(logdir), "--precision", precision, "--seed", str(seed)]
             config = blocks.parse_args(words).config
+            if limit > 1 and not config.replay.memory_gib:
+                share = machine_memory() / 2 / limit / 2**30
+                words += ["--replay.memory_gib", f"{share:.2f}"]
+                config = blocks.parse_args(words).config
             command = (sys.executable, "-u", "-m", "dreamerv2.train", *words)
             jobs.append(Job(logdir, command, config))
             check_same(jobs[-1])
@@ -72,8 +89,11 @@ def make_jobs(
 
 
 def check_same(job: Job) -> None:
-    """ConfigError where the logdir has a run of other settings; more steps are no other setting."""
-    planned = job.config.update({"steps": (saved := job.read().config).steps})
+    """ConfigError where the logdir has a run of other settings; more steps are no other setting,
+    and where episodes are held is none."""
+    saved = job.read().config
+    same = {key: saved[key] for key in ("steps", "replay.memory_gib")}
+    planned = job.config.update(same)
     changes = snapshot.config_changes(saved.nested(), planned.nested())
     if changes:
         raise ConfigError(
@@ -82,11 +102,26 @@ def check_same(job: Job) -> None:
         )
 
 
+class Elsewhere:
+    """A run under way that this command did not start: what a process of ours offers."""
+
+    def __init__(self, logdir: Path, holder: Holder):
+        self._logdir, self._holder = logdir, holder
+
+    def poll(self) -> int | None:
+        return None if lock.holder(self._logdir) else 0
+
+    def send_signal(self, number: int) -> None:
+        if self._holder.host == socket.gethostname() and self._holder.pid:
+            with contextlib.suppress(OSError):
+                os.kill(self._holder.pid, number)
+
+
 class Started(NamedTuple):
     """A run under way."""
 
     job: Job
-    process: subprocess.Popen
+    process: subprocess.Popen | Elsewhere
     since: float
 
 
@@ -107,22 +142,43 @@ class Trainer:
         if done:
             print(f"{done} of {len(self._jobs)} runs are finished already", flush=True)
         with caught_signals() as signals:
-            while self._running or self._waiting and not self._stopped_by:
-                self._start()
-                time.sleep(POLL)
-                self._pass_on(signals)
-                self._collect()
-                self._show()
+            try:
+                while self._running or self._waiting and not self._stopped_by:
+                    self._start()
+                    time.sleep(POLL)
+                    self._pass_on(signals)
+                    self._collect()
+                    self._show()
+            finally:
+                self._end_runs()
         code = report(self._directory, [job.read() for job in self._jobs], self._command)
         return 128 + self._stopped_by if self._stopped_by else code
+
+    def _end_runs(self) -> None:
+        """After an exception here, a closed standard output for one, the runs save and end."""
+        for started in self._running:
+            started.process.send_signal(signal.SIGTERM)
+        for started in self._running:
+            while started.process.poll() is None:
+                time.sleep(POLL)
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._limit and not self._stopped_by:
             job = self._waiting.pop(0)
+            holder = lock.holder(job.logdir)
+            if holder:
+                process = Elsewhere(job.logdir, holder)
+                self._running.append(Started(job, process, time.monotonic()))
+                self._say(job, f"still runs ({holder}); waiting for it")
+                continue
             with comparison.log_path(job.logdir).open("a") as log:
                 # A session of its own, so that each signal reaches it through us and only once.
                 process = subprocess.Popen(
-                    job.command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                    job.command,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=functools.partial(end_with_parent, os.getpid()),
                 )
             self._running.append(Started(job, process, time.monotonic()))
             self._say(job, f"started, log in {comparison.log_path(job.logdir)}")
@@ -141,7 +197,10 @@ class Trainer:
                 continue
             self._running.remove(started)
             spent = duration(time.monotonic() - started.since)
-            if code and not self._stopped_by:
+            if isinstance(started.process, Elsewhere) and not job.finished and not self._stopped_by:
+                self._waiting.insert(0, job)
+                self._say(job, f"ended after {spent} without being finished; it goes on")
+            elif code and not self._stopped_by:
                 self._say(job, f"FAILED after {spent}: {note_failure(job.logdir, code)}")
             else:
                 self._say(job, f"{'finished' if job.finished else 'stopped'} after {spent}")
@@ -164,6 +223,15 @@ class Trainer:
         print(f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job.name}: {text}", flush=True)
 
 
+def end_with_parent(parent: int) -> None:
+    """In a new process on Linux: SIGTERM, which saves, when the process that started it dies."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before that
+            os._exit(128 + signal.SIGTERM)
+
+
 def note_failure(logdir: Path, code: int) -> str:
     """Ends the log of a run that broke with one line that says so, and returns what it says."""
     lines = comparison.read_log(logdir) or ["no output"]
@@ -177,13 +245,14 @@ def note_failure(logdir: Path, code: int) -> str:
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Within `with`, SIGINT and SIGTERM are appended to the list instead of ending the process."""
+    """Within `with`, `SIGNALS` are appended to the list instead of ending the process."""
     received: list[int] = []
 
     def note(number, _):
         received.append(number)
 
-    previous = {number: signal.signal(number, note) for number in SIGNALS}
+    caught = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, note) for number in caught}
     try:
         yield received
     finally:
