@@ -32,6 +32,8 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
     env: the environment. config: from `make_config(blocks, overrides)`; the block `custom` is made
       for this. It needs a `logdir`; `time_limit` and `action_repeat` are applied to the
       environment. What was trained on is recorded: `task` becomes `own_NAME` and `env` the class.
+      With `envs` above 1, copies of the environment play, each in a process of its own: it is
+      pickled, and the copies differ by the seed of their `reset`, where that takes one.
     eval_env: another such environment for evaluations; without it there are none.
 
     Resumes what is in the logdir, and returns after saving when interrupted by SIGINT or SIGTERM.
@@ -44,12 +46,13 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
     if done:
         print(done)
         return
-    from dreamerv2.run.factory import make_runner, prepared_env
+    from dreamerv2.run.factory import make_runner, prepared_envs
 
-    envs = {"train": env, "eval": eval_env}
+    objects = {"train": env, "eval": eval_env}
 
-    def prepared(mode: str, seed: int) -> Env | None:
-        return None if envs[mode] is None else prepared_env(config, envs[mode], mode, seed)
+    def prepared(mode: str, seeds: Sequence[int]) -> list[Env]:
+        given = objects[mode]
+        return [] if given is None else prepared_envs(config, given, mode, seeds)
 
     make_runner(config, prepared).run()
 

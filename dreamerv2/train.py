@@ -22,11 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if done:
             print(done)
             return 0
-        from dreamerv2.run.factory import configured_env, make_runner
+        from dreamerv2.run.factory import configured_envs, make_runner
         from dreamerv2.run.monitor import RunBrokenError
         from dreamerv2.run.runner import RunError
 
-        runner = make_runner(config, lambda mode, seed: configured_env(config, mode, seed))
+        runner = make_runner(config, lambda mode, seeds: configured_envs(config, mode, seeds))
     with one_line_errors(RunError, OSError):
         try:
             return runner.run()

@@ -8,7 +8,7 @@ import saved
 import tensorflow as tf
 from driving import finish_episodes
 
-from common.data.driver import Driver, random_policy
+from common.data.driver import Driver, batched, random_policy
 from common.data.replay import Replay
 from dreamerv2 import compare
 from dreamerv2.precision import audit, audit_report
@@ -93,10 +93,10 @@ def run(tmp_path_factory):
     logdir = tmp_path_factory.mktemp("run")
     agent = saved.save(logdir, **SETTINGS)
     env = configured_env(agent.config, "train", 0)
-    driver, replay = Driver(env), Replay(logdir / "train_episodes", 0)
+    driver, replay = Driver([env]), Replay(logdir / "train_episodes", 0)
     driver.on_step(replay.add_step)
     driver.on_reset(replay.add_step)
-    finish_episodes(driver, random_policy(env.act_space, 0), 2)
+    finish_episodes(driver, batched(random_policy(env.act_space, 0)), 2)
     return logdir
 
 

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from common.envs.base import EnvLostError
+from common.data.driver import EnvLostError
 from common.envs.remote import LOSSES, Remote
 from common.envs.scripted import Scripted
 

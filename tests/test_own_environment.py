@@ -141,7 +141,7 @@ def test_the_wrapper_of_the_page_numbers_the_combinations(project):
 
 def small_agent(**settings):
     config = own.of_object(tiny_config(**settings), Steps())
-    env = factory.prepared_env(config, Steps(), "eval", 0)
+    env = factory.prepared_envs(config, Steps(), "eval", [0])[0]
     return factory.make_agent(config, env.obs_space, env.act_space), config
 
 
@@ -174,7 +174,7 @@ def test_act_takes_what_gymnasium_returns():
     agent, config = small_agent(eval_state_mean=True)
     env = Steps()
     whole = env.reset()
-    row = factory.prepared_env(config, Steps(), "eval", 0)
+    row = factory.prepared_envs(config, Steps(), "eval", [0])[0]
     assert set(row.reset()) > set(whole[0])
     actions = [agent.act(obs)[0] for obs in (whole, whole[0])]
     np.testing.assert_array_equal(*actions)

@@ -1,6 +1,7 @@
 import collections
 import datetime
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -65,12 +66,12 @@ def test_frames_rewards_and_actions_stay_aligned_from_environment_to_batch(tmp_p
     lengths = (12, 30, 5, 21)
     env = Scripted(lengths, size=8)
     replay = Replay(tmp_path, 1e6, minlen=4, maxlen=10, prioritize_ends=True)
-    driver = Driver(env)
+    driver = Driver([env])
     driver.on_reset(replay.add_step)
     driver.on_step(replay.add_step)
     rng = np.random.default_rng(0)
     actions = np.eye(3, dtype=np.float32)
-    finish_episodes(driver, lambda obs, state: (actions[rng.integers(3)], state), 8)
+    finish_episodes(driver, lambda obs, state: (actions[rng.integers(3, size=1)], state), 8)
     terminals = 0
     for batch in take(replay, 50, batch=4, length=10):
         t, episode = batch["counter"][..., 0], batch["counter"][..., 1]
@@ -87,6 +88,27 @@ def test_frames_rewards_and_actions_stay_aligned_from_environment_to_batch(tmp_p
         np.testing.assert_array_equal(np.diff(t)[inside], 1)
         np.testing.assert_array_equal(np.diff(episode)[inside], 0)
     assert terminals > 20
+
+
+def test_episodes_of_several_environments_do_not_mix(tmp_path):
+    replay = Replay(tmp_path, 1e6, ongoing=True, minlen=2, maxlen=4)
+    driver = Driver([Scripted((6, 9), size=8), Scripted(4, size=8)])
+    driver.on_reset(replay.add_step)
+    driver.on_step(replay.add_step)
+    actions = np.eye(3, dtype=np.float32)[[0, 2]]
+    driver(lambda obs, state: (actions, state), steps=20)
+    lengths = [int(re.split("[-.]", name)[-2]) for name in names(tmp_path)]
+    assert sorted(lengths) == [4, 4, 6]
+    seen = set()
+    for batch in take(replay, 60, batch=2, length=4):
+        inside = ~batch["is_first"][:, 1:]
+        np.testing.assert_array_equal(np.diff(batch["counter"][..., 0])[inside], 1)
+        acted = batch["action"].any(-1)
+        which = batch["action"].argmax(-1)
+        np.testing.assert_array_equal(batch["reward"][acted], which[acted] + 1)
+        assert (which[:, 1:] == which[:, :-1])[inside & acted[:, :-1]].all()
+        seen |= set(zip(batch["counter"][..., 1][acted], which[acted], strict=True))
+    assert seen == {(0, 0), (1, 0), (0, 2), (1, 2), (2, 2)}, "those under way as well"
 
 
 # Files
@@ -525,7 +547,7 @@ def test_adding_a_row_does_not_copy_the_rows_before_it(tmp_path):
     moves, last = 0, None
     for t in range(5000):
         replay.add_step({"image": np.zeros(100, np.uint8), "is_first": t == 0, "is_last": False})
-        buffer = replay._running.arrays()["image"].base
+        buffer = replay._running[0].arrays()["image"].base
         moves += buffer is not last
         last = buffer
     assert moves <= 8  # 64 rows doubled to 8192

@@ -25,6 +25,7 @@ from dreamerv2.run.monitor import NonFiniteError, RunBrokenError
 
 SETTINGS = {
     "seed": 3,
+    "envs": 1,
     "steps": 100,
     "action_repeat": 4,
     "prefill": 25,
@@ -71,13 +72,14 @@ class FakeAgent:
     def named_variables(self):
         return {"wm/layer/kernel": self.weights, "model_opt/m/kernel": self.weights}
 
-    def act(self, obs, state, mode):
-        if mode == "train" and self._calls[-1][0] != "reset" and obs["is_first"]:
-            self._calls.append(("reset", int(obs["counter"][1])))
-        self._calls.append((mode, int(obs["counter"][0])))
-        action = np.zeros(self._act_space.shape, np.float32)
-        action[0] = 1
-        return action, None
+    def policy(self, obs, state, mode):
+        for first, (step, episode) in zip(obs["is_first"], obs["counter"], strict=True):
+            if mode == "train" and self._calls[-1][0] != "reset" and first:
+                self._calls.append(("reset", int(episode)))
+            self._calls.append((mode, int(step)))
+        action = np.zeros((len(obs["is_first"]), *self._act_space.shape), np.float32)
+        action[:, 0] = 1
+        return {"action": action}, None
 
     def train(self, batch, state, agent_steps):
         # Carried from update to update, over resumes too.
@@ -135,14 +137,15 @@ def make(
     config = Config({**SETTINGS, "logdir": str(tmp_path)}).update(settings or {})
     calls = [("start", 0)] if calls is None else calls
 
-    def make_env(mode, seed):
+    def make_envs(mode, seeds):
         if mode == "eval" and not with_eval:
-            return None
-        return (env if mode == "train" else eval_env) or Scripted(lengths, size=8)
+            return []
+        given = env if mode == "train" else eval_env
+        return [given or Scripted(lengths, size=8) for _ in seeds]
 
     return lib.Runner(
         config,
-        make_env=make_env,
+        make_envs=make_envs,
         make_agent=lambda obs_space, act_space: FakeAgent(act_space, calls, **agent),
         make_replay=lambda mode, seed, agent: Replay(
             tmp_path / f"{mode}_episodes", seed=seed, memory_gib=1, **config.replay
@@ -294,14 +297,14 @@ def test_a_finished_run_does_nothing_more(tmp_path, capsys):
 def test_a_last_evaluation_that_was_cut_short_is_made_by_the_next_run(tmp_path):
     calls = [("start", 0)]
     runner = make(tmp_path, calls)
-    evaluate = runner._agent.act
+    evaluate = runner._agent.policy
 
-    def act(obs, state, mode):
+    def policy(obs, state, mode):
         if mode == "eval" and runner.step == 100:
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(obs, state, mode)
 
-    runner._agent.act = act
+    runner._agent.policy = policy
     assert runner.run() == 128 + signal.SIGTERM
     assert finish.finished(runner._config) is None
     again = [("start", 0)]
@@ -400,7 +403,7 @@ def test_a_resumed_run_has_all_the_state_of_the_interrupted_one(tmp_path):
 def test_a_signal_in_the_prefill_keeps_what_is_left_of_it(tmp_path):
     runner = make(tmp_path)
     runner._driver.on_step(
-        lambda row: os.kill(os.getpid(), signal.SIGINT) if runner.step == 15 else None
+        lambda row, env: os.kill(os.getpid(), signal.SIGINT) if runner.step == 15 else None
     )
     assert runner.run() == 128 + signal.SIGINT
     calls = [("start", 0)]
@@ -824,3 +827,35 @@ def test_a_greedy_run_never_asks_for_exploration(tmp_path):
     make(tmp_path, calls, settings={"expl_until": 100}).run()
     assert "explore" not in {kind for kind, _ in calls}
     assert not any("exploring" in row for row in rows_of(tmp_path))
+
+
+def test_several_environments_share_the_steps_the_updates_and_the_replay(tmp_path):
+    calls = [("start", 0)]
+    settings = {"envs": 3, "train_every": 2, "train_steps": 1, "prefill": 30}
+    runner = make(tmp_path, calls, settings=settings)
+    assert runner.run() == 0
+    assert runner.step == 102, "all step at once: 30 + 24 x 3"
+    # Two before training, one due at once at step 33, then one per two steps.
+    assert runner.updates == 2 + 1 + (102 - 33) // 2
+    assert sum(kind == "train" for kind, _ in calls) == 102 - 30
+    # Each had an episode of random actions, and two of its own, of 10 steps each.
+    files = [path.stem for path in (tmp_path / "train_episodes").glob("*.npz")]
+    assert [name.split("-")[-1] for name in files] == ["10"] * 9
+    assert max(row["train_total_steps"] for row in rows_of(tmp_path) if "train_return" in row) == 90
+
+
+def test_a_run_goes_on_with_another_number_of_environments(tmp_path):
+    assert make(tmp_path, settings={"envs": 2, "steps": 60}).run() == 0
+    runner = make(tmp_path, settings={"envs": 1})
+    assert runner.step == 60
+    assert runner.run() == 0 and runner.step == 100
+    assert make(tmp_path, settings={"envs": 3, "steps": 120}).run() == 0
+
+
+def test_environments_have_unrelated_seeds_and_the_first_keeps_its_own(tmp_path):
+    seeds = {}
+    for count in (1, 3):
+        runner = make(tmp_path / str(count), settings={"envs": count, "steps": 40})
+        seeds[count] = runner._env_seeds(0)
+    assert seeds[3][0] == seeds[1][0] and len(set(seeds[3])) == 3
+    assert np.abs(np.diff(seeds[3])).min() > 1000

@@ -176,7 +176,7 @@ from dreamerv2.run import blocks, factory
 logdir, copy = sys.argv[1:]
 config = blocks.make_config(["atari", "debug"], {"logdir": logdir, "pretrain": 9})
 config = config.update({"reward_norm.momentum": 0.9, "replay.minlen": 7, "dataset.length": 8})
-runner = factory.make_runner(config, lambda *args: factory.configured_env(config, *args))
+runner = factory.make_runner(config, lambda *args: factory.configured_envs(config, *args))
 def batches(batches):
     for batch in batches:
         yield batch

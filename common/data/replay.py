@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class Replay:
       directory: where the episodes are, `TIMESTAMP-UUID-LENGTH.npz` with LENGTH = rows - 1;
         created if absent. Only names are read here: an episode is loaded when first sampled.
       capacity: steps to keep (0: no bound). Adding an episode deletes the oldest files beyond it.
-      ongoing: whether the episode under way is sampled from, too.
+      ongoing: whether the episodes under way are sampled from, too.
       minlen: fewest steps of an episode that is kept, and fewest rows of a sampled sequence.
       maxlen: most rows of a sampled sequence (0: no bound).
       prioritize_ends: sample the end of an episode more often.
@@ -90,33 +91,34 @@ class Replay:
         self._memory_bytes = 0
         self._memory_limit = int(memory_gib * _GIB) if memory_gib else machine_memory() // 2
         self._spec: dict[str, tuple[np.dtype, tuple[int, ...]]] | None = None
-        self._running = _Growing()
+        self._running: defaultdict[int, _Growing] = defaultdict(_Growing)
         self._total_steps = self._total_episodes = 0
         self._pending: _Sequence | None = None
         self._short = self._damaged = self._bad = 0
         self._directory.mkdir(parents=True, exist_ok=True)
         self._list_files()
 
-    def add_step(self, transition: Mapping[str, Any]) -> None:
+    def add_step(self, transition: Mapping[str, Any], env: int = 0) -> None:
         """Appends one row; a row with `is_last` completes the episode and writes its file.
 
         A row with `is_first` drops an episode that was not completed, so that two episodes are
-        never glued together.
+        never glued together. `env` numbers the environments whose episodes are under way at once.
         """
+        running = self._running[env]
         if transition["is_first"]:
-            self._running.clear()
-        self._running.append(transition)
+            running.clear()
+        running.append(transition)
         if transition["is_last"]:
-            self._add_episode(self._running.arrays())
-            self._running.clear()
+            self._add_episode(running.arrays())
+            running.clear()
 
-    def put_aside(self, rows: Sequence[Mapping[str, Any]], reason: str) -> Path:
-        """Drops the episode under way, whose rows these are, and keeps them for people to look at.
+    def put_aside(self, rows: Sequence[Mapping[str, Any]], reason: str, env: int = 0) -> Path:
+        """Drops the episode under way in `env`, whose rows these are; they are kept for people.
 
         They go to a file named like an episode with `.bad` behind it, which nothing here reads
         again, with `reason` among the keys.
         """
-        self._running.clear()
+        self._running[env].clear()
         self._bad += 1
         path = self._directory / f"{self._new_name(max(len(rows) - 1, 0))}.bad"
         arrays = {key: np.stack([row[key] for row in rows]) for key in (rows[0] if rows else ())}
@@ -161,7 +163,7 @@ class Replay:
     def state(self) -> dict[str, np.ndarray]:
         """What a fresh `Replay` on the same files needs to draw exactly the same from here on.
 
-        The episode under way is not in it: after a restart, its environment is gone.
+        The episodes under way are not in it: after a restart, their environments are gone.
         """
         state = {
             "generator": np.array(json.dumps(self._rng.bit_generator.state)),
@@ -281,16 +283,18 @@ class Replay:
     def _draw(self) -> _Sequence:
         """One sequence: episodes are equally likely, whatever their length."""
         while True:
-            running = int(self._ongoing and self._running.rows - 1 >= self._minlen)
+            running = [r for r in self._running.values() if r.rows - 1 >= self._minlen]
+            running = running if self._ongoing else []
             if not self._index and not running:
                 raise ValueError(
                     f"{self._directory}: no episode to sample from: replay.minlen {self._minlen} "
                     f"asks for episodes of that many steps; {self._short} were shorter, "
                     f"{self._damaged} damaged"
                 )
-            pick = int(self._rng.integers(len(self._index) + running))
+            pick = int(self._rng.integers(len(self._index) + len(running)))
             from_file = pick < len(self._index)
-            total = self._index[pick].length + 1 if from_file else self._running.rows
+            growing = None if from_file else running[pick - len(self._index)]
+            total = self._index[pick].length + 1 if from_file else growing.rows
             length = min(total, self._maxlen) if self._maxlen else total
             # Episodes of one length would otherwise have all their chunks end together.
             length = max(self._minlen, length - int(self._rng.integers(self._minlen)))
@@ -298,7 +302,7 @@ class Replay:
             start = int(self._rng.integers(total - length + 1 + widened))
             start = min(start, total - length)
             if not from_file:
-                arrays = self._sampled(self._running.arrays(), "the episode under way")
+                arrays = self._sampled(growing.arrays(), "the episode under way")
                 rows = slice(start, start + length)
                 return _Sequence({k: v[rows].copy() for k, v in arrays.items()}, 0, length)
             loaded = self._load(pick)

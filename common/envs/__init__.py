@@ -64,20 +64,39 @@ def make_env(
 
     Raises ValueError for an unknown task or setting, and where a package is missing.
     """
-    _check(task, mode)
-    chosen = Settings(**settings)
-    make = functools.partial(_make, task, mode, time_limit, chosen)
-    if isinstance(task, str) and task.startswith("dmc_"):
-        from common.envs.dmc import choose_drawing
+    make = _maker(task, mode, time_limit, settings)
+    if _is_dmc(task):
+        # What draws for MuJoCo and TensorFlow cannot live in one process.
         from common.envs.remote import Remote
 
-        # What draws for MuJoCo and TensorFlow cannot live in one process.
-        choose_drawing()
         return Remote(make, seed)
     return make(seed)
 
 
-def _check(task: Any, mode: str) -> None:
+def make_envs(
+    task: str | Any,
+    seeds: Sequence[int],
+    *,
+    mode: str = "train",
+    time_limit: int = 0,
+    **settings: Any,
+) -> list[Env]:
+    """`make_env` once per seed; where there are several, each works in a process of its own.
+
+    Raises ValueError for an environment object that cannot be pickled as well, and for any that
+    fails at its first step.
+    """
+    if len(seeds) == 1:
+        return [make_env(task, seed=seeds[0], mode=mode, time_limit=time_limit, **settings)]
+    make = _maker(task, mode, time_limit, settings)
+    from common.envs.remote import Remote
+
+    first = Remote(make, seeds[0])
+    return [first, *(Remote(make, seed, first.spaces) for seed in seeds[1:])]
+
+
+def _maker(task: Any, mode: str, time_limit: int, settings: dict) -> Callable[[int], Env]:
+    """Seed to environment, for this process or another; ValueError for what can be seen at once."""
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
     if isinstance(task, str):
@@ -85,6 +104,15 @@ def _check(task: Any, mode: str) -> None:
         if suite not in SUITES or not name:
             accepted = ", ".join(f"{suite}_NAME" for suite in SUITES)
             raise ValueError(f"task {task!r}: expected one of {accepted}")
+    if _is_dmc(task):
+        from common.envs.dmc import choose_drawing
+
+        choose_drawing()
+    return functools.partial(_make, task, mode, time_limit, Settings(**settings))
+
+
+def _is_dmc(task: Any) -> bool:
+    return isinstance(task, str) and task.startswith("dmc_")
 
 
 def _make(task: Any, mode: str, time_limit: int, settings: Settings, seed: int) -> Env:

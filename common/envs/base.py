@@ -18,10 +18,6 @@ from gymnasium import spaces
 Obs = dict[str, Any]
 
 
-class EnvLostError(ConnectionError):
-    """The process of an environment is gone, and with it the episode; `reset` starts another."""
-
-
 class Env:
     """Base class of all environments. One agent step is one call of `step`.
 

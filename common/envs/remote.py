@@ -18,7 +18,8 @@ from gymnasium.error import NoAsyncCallError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from common.envs.base import Env, EnvLostError, Obs
+from common.data.driver import EnvLostError
+from common.envs.base import Env, Obs
 
 START_METHOD = "spawn"  # a copy of this process (fork) would inherit TensorFlow's locks
 PATIENCE = 120.0  # for one step or reset [seconds]
@@ -42,7 +43,7 @@ class Remote(Env):
 
     make: `make(seed)` gives the environment, there; it is pickled.
     seed: of the first one; those that replace it get seeds derived from it.
-    known: what `survey(make, seed)` said, where it has been asked before.
+    known: `spaces` of another one of its kind; without it `survey(make, seed)` is asked.
     patience: seconds that a step or a reset may take.
 
     One step costs about a fifth of a millisecond more than at home. A process that dies or does
@@ -60,8 +61,8 @@ class Remote(Env):
         patience: float = PATIENCE,
     ):
         self._make, self._seed, self._patience = make, seed, patience
-        self._spaces = known or survey(make, seed)
-        self.obs_space, self.act_space, self.action_names = self._spaces
+        self.spaces = known or survey(make, seed)
+        self.obs_space, self.act_space, self.action_names = self.spaces
         self._record = False
         self._starts = self._losses = 0
         self._resets = False  # whether it is a reset that was sent
@@ -128,7 +129,7 @@ class Remote(Env):
             seed = int(np.random.SeedSequence((seed, self._starts)).generate_state(1)[0] >> 1)
         self._starts += 1
         self._process = AsyncVectorEnv(
-            [_Seat(self._make, seed, self._spaces)],
+            [_Seat(self._make, seed, self.spaces)],
             context=START_METHOD,
             autoreset_mode=AutoresetMode.DISABLED,
         )

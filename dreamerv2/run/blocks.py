@@ -32,7 +32,7 @@ _KINDS = {
     "seed": cfg.integer(0, 2**31 - 1),
     "(prefill|pretrain|max_bad_episodes|train_steps|eval_eps|time_limit)": cfg.integer(0),
     "save_every": cfg.number(0),
-    "(steps|.*_every|keep_checkpoints|video_frames|action_repeat)": cfg.integer(1),
+    "(envs|steps|.*_every|keep_checkpoints|video_frames|action_repeat)": cfg.integer(1),
     "slow_target_update": cfg.integer(1),
     "imag_horizon": cfg.integer(2),
     "log_keys_video": cfg.sequence(cfg.string()),

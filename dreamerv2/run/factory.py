@@ -1,14 +1,14 @@
 """Builds what a run is made of, from a configuration: environment, agent, replay and logger."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.config import Config
 from common.data.replay import Replay, machine_memory
 from common.device import import_tensorflow, setup_device
-from common.envs import Settings, make_env
+from common.envs import Settings, make_env, make_envs
 from common.envs.base import Env
 from common.log.logger import (
     GIFOutput,
@@ -44,11 +44,13 @@ EVAL_SHARE = 1 / 10
 # TensorFlow takes seconds to import: below, that waits until the quick checks have passed.
 
 
-def make_runner(config: Config, env_factory: Callable[[str, int], Env | None]) -> Runner:
-    """A run in `config.logdir` on the environments of `env_factory(mode, seed)`."""
+def make_runner(
+    config: Config, env_factory: Callable[[str, Sequence[int]], Sequence[Env]]
+) -> Runner:
+    """A run in `config.logdir` on the environments of `env_factory(mode, seeds)`."""
     return Runner(
         config,
-        make_env=env_factory,
+        make_envs=env_factory,
         make_agent=lambda obs_space, act_space: make_agent(config, obs_space, act_space),
         make_replay=lambda mode, seed, agent: make_replay(config, mode, seed, agent),
         make_logger=lambda show: make_logger(config, show),
@@ -57,13 +59,28 @@ def make_runner(config: Config, env_factory: Callable[[str, int], Env | None]) -
 
 def configured_env(config: Config, mode: str, seed: int) -> Env:
     """The environment that the configuration names; `mode` is `train` or `eval`."""
-    return prepared_env(config, own.make(config.env) if config.env else config.task, mode, seed)
+    return make_env(named_env(config), seed=seed, mode=mode, **env_settings(config))
 
 
-def prepared_env(config: Config, env: Any, mode: str, seed: int) -> Env:
-    """An environment, by the name of its task or as an object, as the configuration wants it."""
-    settings = {field.name: config[field.name] for field in dataclasses.fields(Settings)}
-    return make_env(env, seed=seed, mode=mode, time_limit=config.time_limit, **settings)
+def configured_envs(config: Config, mode: str, seeds: Sequence[int]) -> list[Env]:
+    """One per seed; where there are several, each works in a process of its own."""
+    return prepared_envs(config, named_env(config), mode, seeds)
+
+
+def prepared_envs(config: Config, env: Any, mode: str, seeds: Sequence[int]) -> list[Env]:
+    """An environment, by the name of its task or as an object, as often as there are seeds."""
+    return make_envs(env, seeds, mode=mode, **env_settings(config))
+
+
+def named_env(config: Config) -> Any:
+    """What `common.envs.make_env` takes first: a new object of the user's own, or a task's name."""
+    return own.make(config.env) if config.env else config.task
+
+
+def env_settings(config: Config) -> dict[str, Any]:
+    """What `common.envs.make_env` takes besides that, seed and mode."""
+    names = ["time_limit", *(field.name for field in dataclasses.fields(Settings))]
+    return {name: config[name] for name in names}
 
 
 def make_agent(config: Config, obs_space: Mapping, act_space: Any) -> Any:

@@ -13,7 +13,7 @@ import psutil
 
 from common import checkpoint
 from common.config import Config
-from common.data.driver import Driver, random_policy, stored_dtype
+from common.data.driver import Driver, batched, random_policy, stored_dtype
 from common.data.replay import Replay
 from common.data.rows import BadRowError, RowCheck
 from common.envs.base import Env
@@ -46,7 +46,7 @@ class RunError(ValueError):
 class Runner:
     """One run in `config.logdir`, new or resumed from its latest checkpoint.
 
-    make_env(mode, seed): the environment for `train` or `eval`; None for `eval`: no evaluation.
+    make_envs(mode, seeds): environments for `train`, or one for `eval`; none: no evaluation.
     make_agent(obs_space, act_space): see `dreamerv2.agent.agent.Agent`.
     make_replay(mode, seed, agent): the replay buffer for `train` or `eval`.
     make_logger(show): the logger; `show(text)` prints without disturbing the progress line.
@@ -68,7 +68,7 @@ class Runner:
         self,
         config: Config,
         *,
-        make_env: Callable[[str, int], Env | None],
+        make_envs: Callable[[str, Sequence[int]], Sequence[Env]],
         make_agent: Callable[[Mapping, Any], Any],
         make_replay: Callable[[str, int, Any], Replay],
         make_logger: Callable[[Callable[[str], None]], Logger],
@@ -77,12 +77,12 @@ class Runner:
         self._logdir = Path(config.logdir).expanduser()
         self._lock = lock_logdir(self._logdir)
         try:
-            self._build(make_env, make_agent, make_replay, make_logger)
+            self._build(make_envs, make_agent, make_replay, make_logger)
         except BaseException:
             self._lock.release(leave_nothing=True)
             raise
 
-    def _build(self, make_env, make_agent, make_replay, make_logger) -> None:
+    def _build(self, make_envs, make_agent, make_replay, make_logger) -> None:
         config = self._config
         self._checkpoints = checkpoint.Checkpoints(
             self._logdir / "checkpoints", config.keep_checkpoints
@@ -91,8 +91,9 @@ class Runner:
         arrays, meta = self._read_checkpoint()
         start = meta.get("agent_steps", 0)
         # A resumed run must not play again the episodes that it has seen.
-        self._env = make_env("train", self._seed("env", start))
-        self._eval_env = make_env("eval", self._seed("eval_env", start))
+        self._envs = make_envs("train", self._env_seeds(start))
+        self._eval_envs = make_envs("eval", [self._seed("eval_env", start)])
+        self._env = self._envs[0]  # for what they have in common
         snapshot.seed_generators(config.seed)
         self._agent = make_agent(self._env.obs_space, self._env.act_space)
         if meta:
@@ -177,16 +178,15 @@ class Runner:
     def _close(self) -> None:
         self._progress.close()
         self._logger.close()
-        for env in (self._env, self._eval_env):
-            if env is not None:
-                env.close()
+        for env in (*self._envs, *self._eval_envs):
+            env.close()
         self._lock.release()
 
     # Phases
 
     def _prefill(self) -> None:
         """Random actions until replay has `prefill` steps and at least one episode."""
-        policy = random_policy(self._env.act_space, self._seed("prefill", self.step))
+        policy = batched(random_policy(self._env.act_space, self._seed("prefill", self.step)))
         patience = self.step + self._prefill_left + PREFILL_PATIENCE
         while not self._interrupt:
             if self._prefill_left <= 0 and self._replay.stats["loaded_episodes"]:
@@ -197,10 +197,11 @@ class Runner:
                     f"({self._config.replay.minlen}) steps in {self.step:,}; lower it"
                 )
             self._progress.phase("prefill")
+            before = self.step
             self._driver(policy, steps=1)
-            self._prefill_left -= 1
+            self._prefill_left -= self.step - before
             self._progress.update(self.step, self.updates)
-        # The agent starts an episode of its own; what random actions began is dropped.
+        # The agent starts episodes of its own; what random actions began is dropped.
         self._driver.reset()
 
     def _pretrain(self) -> None:
@@ -214,7 +215,7 @@ class Runner:
         self._progress.phase("eval")
         with self._stopwatch("eval"):
             self._eval_returns: list[float] = []
-            if self._eval_env is not None:
+            if self._eval_envs:
                 self._eval_driver.reset()
                 while len(self._eval_returns) < self._config.eval_eps and not self._interrupt:
                     self._eval_driver(self._eval_policy, steps=1)
@@ -235,7 +236,7 @@ class Runner:
         batches and actions as if it had not been evaluated here.
         """
         arrays, meta = self._state()
-        if self._eval_env is not None and not finish.is_evaluated(meta):
+        if self._eval_envs and not finish.is_evaluated(meta):
             if not self._evaluate():
                 return
             meta["run"]["evaluation"] = self._evaluation
@@ -246,7 +247,7 @@ class Runner:
         while self._goes_on() and self.step < step:
             self._progress.phase("train")
             self._driver(self._train_policy, steps=1)
-            if self._train_clock(self.step):
+            while self._train_clock(self.step):
                 for _ in range(self._config.train_steps):
                     self._averages.add(self._update())
             if self._log_clock(self.step):
@@ -263,16 +264,17 @@ class Runner:
         return self._config.time_limit or ENDLESS
 
     def _make_drivers(self) -> None:
-        self._driver = Driver(TimedEnv(self._env, self._stopwatch), self._row_check(self._env))
+        envs = [TimedEnv(env, self._stopwatch) for env in self._envs]
+        self._driver = Driver(envs, self._row_check(self._env))
         self._driver.on_bad_episode(functools.partial(self._drop_episode, "train"))
         self._driver.on_step(self._count_step)
         self._driver.on_step(self._replay.add_step)
         self._driver.on_reset(self._replay.add_step)
         self._driver.on_episode(functools.partial(self._log_episode, "train"))
-        if self._eval_env is not None:
+        if self._eval_envs:
             # An agent that keeps an endless episode alive would keep the run from going on.
-            env = TimeLimit(self._eval_env, self._longest_evaluation)
-            self._eval_driver = Driver(env, self._row_check(env))
+            envs = [TimeLimit(env, self._longest_evaluation) for env in self._eval_envs]
+            self._eval_driver = Driver(envs, self._row_check(envs[0]))
             self._eval_driver.on_bad_episode(functools.partial(self._drop_episode, "eval"))
             self._eval_driver.on_step(self._eval_replay.add_step)
             self._eval_driver.on_reset(self._eval_replay.add_step)
@@ -282,10 +284,12 @@ class Runner:
         half = self._config.precision == 16
         return RowCheck(env.obs_space, stored_dtype, half, self._show)
 
-    def _drop_episode(self, mode: str, error: BadRowError, rows: Sequence[Mapping]) -> None:
+    def _drop_episode(
+        self, mode: str, error: BadRowError, rows: Sequence[Mapping], env: int
+    ) -> None:
         """An episode with a bad row is put aside; too many of them end the run."""
         replay = self._replay if mode == "train" else self._eval_replay
-        path = replay.put_aside(rows, str(error))
+        path = replay.put_aside(rows, str(error), env)
         self._bad_episodes += 1
         most = self._config.max_bad_episodes
         text = f"a {mode} episode was dropped at its step {len(rows)}: {error}"
@@ -299,12 +303,12 @@ class Runner:
         count = f"{self._bad_episodes} of at most {most} (max_bad_episodes)"
         self._show(f"WARNING: {text}; its rows are in {path}; {count}")
 
-    def _count_step(self, row: Mapping[str, Any]) -> None:
+    def _count_step(self, row: Mapping[str, Any], env: int) -> None:
         self._logger.agent_steps += 1
 
     def _train_policy(self, obs, state) -> tuple[np.ndarray, Any]:
         with self._stopwatch("policy"):
-            return self._agent.act(obs, state, "explore" if self._explores() else "train")
+            return self._actions(obs, state, "explore" if self._explores() else "train")
 
     def _explores(self) -> bool:
         """Whether the behaviour that explores acts; says when it stops."""
@@ -321,7 +325,11 @@ class Runner:
         return explores
 
     def _eval_policy(self, obs, state) -> tuple[np.ndarray, Any]:
-        return self._agent.act(obs, state, "eval")
+        return self._actions(obs, state, "eval")
+
+    def _actions(self, obs, state, mode: str) -> tuple[np.ndarray, Any]:
+        outputs, state = self._agent.policy(obs, state, mode)
+        return np.asarray(outputs["action"]), state
 
     def _update(self) -> dict[str, float]:
         """One update on one batch; its metrics as floats."""
@@ -426,6 +434,11 @@ class Runner:
 
     def _seed(self, *purpose: str | int) -> int:
         return derive_seed(self._config.seed, *purpose)
+
+    def _env_seeds(self, start: int) -> list[int]:
+        """One per environment, for a run that goes on from agent step `start`."""
+        others = [self._seed("env", start, number) for number in range(1, self._config.envs)]
+        return [self._seed("env", start), *others]
 
     def _read_checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The latest checkpoint; with `fall_back`, the latest that is whole."""
@@ -591,13 +604,13 @@ class TimedEnv:
         self.act_space = env.act_space
         self._env, self._stopwatch = env, stopwatch
 
-    def reset(self) -> dict[str, Any]:
+    def send(self, action: np.ndarray | None) -> None:
         with self._stopwatch("env"):
-            return self._env.reset()
+            self._env.send(action)
 
-    def step(self, action: np.ndarray) -> dict[str, Any]:
+    def receive(self) -> dict[str, np.ndarray]:
         with self._stopwatch("env"):
-            return self._env.step(action)
+            return self._env.receive()
 
 
 def next_batch(batches: Iterator[Batch]) -> Batch:
