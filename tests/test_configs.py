@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from common.config import Config, ConfigError
-from dreamerv2.run import blocks
+from dreamerv2.run import blocks, usage
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BLOCKS = [name for name in blocks.block_names() if name != "defaults"]
@@ -137,10 +137,41 @@ def test_every_key_has_one_line_of_meaning_that_help_prints():
     meanings = blocks.key_meanings()
     assert list(meanings) == list(blocks.defaults().flat)
     assert [key for key, meaning in meanings.items() if len(meaning) < 5 or "\n" in meaning] == []
-    text = blocks.help_text()
+    text = " ".join(blocks.help_text().split())
     assert all(f"--{key}" in text and meaning in text for key, meaning in meanings.items())
-    assert "--rssm.deter 600\n" in text
+    assert "--rssm.deter 600 " in text
     assert "a list of 2 values, each a whole number" in text
+
+
+def test_help_fits_80_columns_and_has_every_block_and_section_once():
+    lines = blocks.help_text().splitlines()
+    # A pattern of many words has no place to break.
+    assert [line for line in lines if len(line) > 80 and not line.startswith("  --")] == []
+    for name in blocks.block_names():
+        found = [line for line in lines if line.split() and line.split()[0] == name]
+        assert len(found) == (name != "defaults"), name
+    headings = ["Run", "Environment", "Replay", "Compute", "Agent", "World model"]
+    places = [lines.index(heading) for heading in [*headings, "Actor and critic"]]
+    assert places == sorted(places)
+    assert lines.index("Environment") < lines.index("  --action_repeat 4") < places[2]
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [("batch_size", "dataset.batch"), ("learning-rate", "model_opt.lr"), ("env-id", "task")],
+)
+def test_a_name_of_another_library_gets_a_hint(name, hint):
+    with pytest.raises(ConfigError, match=f"unknown key {name}; did you mean {hint}"):
+        blocks.parse_args(["--logdir", "a", f"--{name}", "4"])
+
+
+def test_every_hint_names_keys_that_exist():
+    config = blocks.defaults()
+    for name, text in usage.ALIASES.items():
+        assert name not in config.flat
+        words = re.findall(r"[\w.]+", text.partition(";")[0])
+        keys = [word for word in words if word not in ("or", "configs")]
+        assert [key for key in keys if key not in config.flat] == [], name
 
 
 def test_the_command_line():

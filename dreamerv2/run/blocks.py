@@ -9,11 +9,10 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-
 from common import config as cfg
 from common.commands import VERSION
 from common.nn.schedule import ACCEPTED, parse_schedule
+from dreamerv2.run import usage
 
 DEFAULT_BLOCKS = ("atari",)
 # What `env` begins with in a run whose environment was given as an object; its class follows.
@@ -136,7 +135,7 @@ def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
     exit. Raises ConfigError for anything that is not accepted, and when `--logdir` is missing.
     """
     if "--help" in argv or "-h" in argv:
-        sys.stdout.write(help_text(command))
+        usage.show(help_text(command))
         raise SystemExit(0)
     if "--version" in argv:
         sys.stdout.write(f"{VERSION}\n")
@@ -144,7 +143,9 @@ def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
     flags = cfg.split_flags(argv)
     blocks = tuple(word for name, words in flags if name == "configs" for word in words)
     flags = [flag for flag in flags if flag[0] != "configs"]
-    config = make_config(blocks or DEFAULT_BLOCKS).update_flags(flags)
+    config = make_config(blocks or DEFAULT_BLOCKS)
+    _check_names(config, [name for name, _ in flags])
+    config = config.update_flags(flags)
     if not config.logdir:
         raise cfg.ConfigError("--logdir is missing; write --logdir DIR")
     names = {name for name, _ in flags}
@@ -171,37 +172,20 @@ def with_env(config: cfg.Config, env: str) -> cfg.Config:
 
 
 def help_text(command: str = "train") -> str:
-    """Usage, blocks, and one line per key: type, value in the default blocks, meaning."""
+    """Usage, blocks, and every key: value in the default blocks, meaning, what is accepted."""
     config = make_config(DEFAULT_BLOCKS)
-    lines = [
-        f"usage: python -m dreamerv2.{command} --logdir DIR [--configs NAME ...] [--KEY VALUE ...]",
-        "",
-        f"Blocks for --configs, applied in the order given: {', '.join(block_names())}.",
-        "Without --configs, a run that is in the logdir keeps its values; a new one has those of",
-        f"{' '.join(DEFAULT_BLOCKS)}, which are below.",
-        r"KEY may be a pattern, as in --'.*\.units' 64; a list is written --KEY 1 2 3.",
-        "",
-    ]
-    meanings = key_meanings()
-    for key, value in config.flat.items():
-        value = list(value) if isinstance(value, tuple) else value
-        lines.append(f"  --{key} {'' if value == '' else value}".rstrip())
-        lines.append(f"      {meanings[key]} ({config.kind(key).expected})")
-    return "\n".join(lines) + "\n"
+    return usage.help_text(command, config, DEFAULT_BLOCKS, configs_dir())
 
 
 def key_meanings() -> dict[str, str]:
     """Dotted key -> the comment at the end of its line in the block `defaults`."""
+    return usage.key_meanings(configs_dir())
 
-    def collect(section, prefix):
-        for name, value in section.items():
-            if isinstance(value, dict):
-                collect(value, f"{prefix}{name}.")
-                continue
-            tokens = section.ca.items.get(name)
-            comment = tokens[2].value if tokens else ""
-            meanings[prefix + name] = comment.partition("\n")[0].lstrip("# ")
 
-    meanings: dict[str, str] = {}
-    collect(YAML().load(configs_dir() / "defaults.yaml"), "")
-    return meanings
+def _check_names(config: cfg.Config, flags: Collection[str]) -> None:
+    """ConfigError for a flag that another library has under another name."""
+    for name in flags:
+        known = name in config.flat or any(key.startswith(name + ".") for key in config.flat)
+        other = None if known else usage.alias(name)
+        if other:
+            raise cfg.ConfigError(f"unknown key {name}; did you mean {other}?")
