@@ -5,6 +5,7 @@ import math
 
 import pytest
 import tensorflow as tf
+import tiny
 
 from common.nn.flops import count_gflop
 from dreamerv2 import bench
@@ -67,3 +68,12 @@ def test_the_bench_writes_every_figure(tmp_path, capsys):
     assert result["fraction"] == pytest.approx(result["gflops"] / result["matmul_gflops"])
     assert sum(result["step_share"].values()) == pytest.approx(1)
     assert "one update" in capsys.readouterr().out
+
+
+def test_what_an_exploring_update_costs_is_a_part_of_its_own():
+    settings = {"dataset__length": 4, "disag_models": 2}
+    explores = tiny.agent(expl_behavior="Plan2Explore", **settings)
+    parts = timing._parts(explores, tiny.batch(explores))
+    assert parts["exploration"] > 0
+    greedy = tiny.agent()
+    assert "exploration" not in timing._parts(greedy, tiny.batch(greedy))

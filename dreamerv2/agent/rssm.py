@@ -184,7 +184,7 @@ class RSSM(Module):
             members.append(self._stats(self.img[f"img_dist_{k}"](x)))
         if self._ensemble == 1:
             return members[0]
-        steps = tf.shape(deter)[0] if deter.shape.rank == 3 else 1
+        steps = leading(deter, 2)[0] if deter.shape.rank == 3 else 1
         member = draws.index([steps], self._ensemble)
         chosen = tf.one_hot(member, self._ensemble)  # [T, members]
         return {key: _choose([m[key] for m in members], chosen) for key in members[0]}

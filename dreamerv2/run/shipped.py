@@ -12,8 +12,8 @@ import numpy as np
 
 from common import checkpoint
 
-# Variables of the agent that acting and dreaming read, by the start of their names.
-ACTING = ("wm/", "behavior/actor/", "behavior/critic/")
+# Variables of the agent that acting, dreaming and films read, by the start of their names.
+ACTING = ("wm/", "behavior/actor/", "behavior/critic/", "expl/disag")
 
 
 def agents_dir() -> Path | None:
