@@ -17,7 +17,8 @@ from common.nn.layers import (
     glorot,
     make_norm,
 )
-from dreamerv2.agent.nets import MLP, Decoder, Encoder, ImageNormal, matching_keys
+from dreamerv2.agent.nets import MLP, Decoder, Encoder, matching_keys
+from dreamerv2.agent.pixels import ImageBernoulli, ImageNormal, PixelStats, pool
 from dreamerv2.agent.precision import Precision
 
 RNG = np.random.default_rng(0)
@@ -348,3 +349,105 @@ def test_a_float16_decoder_is_judged_by_a_float32_sum():
 
     assert error(Precision(16)) < 0.01
     assert error(Precision(16, {"image_likelihood": 16})) > 0.1, "lowered on purpose"
+
+
+def test_pixels_as_bernoullis_cost_their_cross_entropy():
+    logits, brightness = normal(2, 4, 4, 3), RNG.random((2, 4, 4, 3)).astype(np.float32)
+    probs = 1 / (1 + np.exp(-logits))
+    expected = brightness * np.log(probs) + (1 - brightness) * np.log(1 - probs)
+    dist = ImageBernoulli(tf.constant(logits))
+    found = dist.log_prob(tf.constant(brightness - 0.5))
+    np.testing.assert_allclose(found, expected.sum((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(dist.mode(), probs - 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dist", [ImageNormal, ImageBernoulli])
+def test_what_a_network_has_to_give_for_an_image_makes_that_image(dist):
+    image = tf.constant(RNG.uniform(-0.49, 0.49, (2, 4, 4, 1)).astype(np.float32))
+    np.testing.assert_allclose(dist(dist.output_of(image)).mode(), image, atol=1e-5)
+    black = tf.fill([4, 4, 1], -0.5)
+    assert np.isfinite(dist.output_of(black)).all()
+
+
+def test_running_statistics_are_those_of_all_images_while_there_are_few():
+    images = RNG.uniform(-0.5, 0.5, (3, 2, 5, 4, 4, 1)).astype(np.float32)
+    stats = PixelStats((4, 4, 1))
+    for batch in images:
+        stats.update(tf.constant(batch))
+    flat = images.reshape(-1, 4, 4, 1)
+    np.testing.assert_allclose(stats.mean, flat.mean(0), atol=1e-6)
+    expected = (images - flat.mean(0)) / (flat.std(0) + 0.03)
+    np.testing.assert_allclose(stats.standardize(tf.constant(images)), expected, atol=1e-3)
+
+
+def test_dense_image_nets_take_and_make_images_of_any_size():
+    config = tiny.config(**{"(encoder|decoder)__image_net": "mlp", "encoder__image_stats": True})
+    obs = {"image": box(5, 7, 1), "vector": box(3)}
+    encoder = Encoder(obs, config.encoder, Precision(32), RNG)
+    decoder = Decoder(obs, 7, config.decoder, Precision(32), RNG, encoder.image_stats)
+    assert encoder.embed_size == config.encoder.mlp_layers[-1]
+    data = {"image": tf.constant(normal(2, 3, 5, 7, 1)), "vector": tf.constant(normal(2, 3, 3))}
+    encoder.update_stats(data)
+    assert encoder(data).shape == (2, 3, encoder.embed_size)
+    for variable in decoder.variables:
+        variable.assign(tf.zeros_like(variable))
+    dists = decoder(tf.constant(normal(2, 3, 7)))
+    mean = np.broadcast_to(encoder.image_stats("image").mean, (2, 3, 5, 7, 1))
+    np.testing.assert_allclose(dists["image"].mode(), mean)
+    assert set(dists) == {"image", "vector"}
+
+
+def test_no_weight_decay_or_step_touches_running_statistics():
+    agent = tiny.agent({"image": tiny.IMAGE}, encoder__image_stats=True)
+    owned = {id(v) for v in agent.optimizers["model_opt"].owned}
+    stats = [v for k, v in agent.wm.named_variables().items() if "pixels" in k]
+    assert stats and not owned & {id(v) for v in stats}
+    before = float(tf.reduce_sum(abs(stats[0])))
+    agent.train(tiny.batch(agent))
+    assert float(tf.reduce_sum(abs(stats[0]))) != before
+
+
+def test_pixels_may_be_seen_and_made_in_squares_of_several_sizes():
+    config = tiny.config(**{"(encoder|decoder)__image_net": "mlp"})
+    config = config.update({r"(encoder|decoder)\.image_scales": 3})
+    encoder = Encoder({"image": box(8, 4, 1)}, config.encoder, Precision(32), RNG)
+    assert encoder.layers["dense0"].kernel.shape[0] == 32 + 8 + 2
+    image = normal(3, 8, 4, 1)
+    means = image.reshape(3, 2, 4, 1, 4, 1).sum((2, 4)).reshape(3, 2) / 4
+    np.testing.assert_allclose(pool(tf.constant(image), 4), means, rtol=1e-4, atol=1e-5)
+    decoder = Decoder({"image": box(8, 4, 1)}, 7, config.decoder, Precision(32), RNG)
+    layers = {k: fill(v) for k, v in decoder.layers.items() if k.startswith("dense_image")}
+    features = tf.constant(normal(3, 7))
+    hidden = decoder.hidden(features).value
+    expected = sum(
+        np.repeat(np.repeat(layers[name](hidden).numpy().reshape(3, 8 // n, 4 // n), n, 1), n, 2)
+        for name, n in (("dense_image", 1), ("dense_image_2", 2), ("dense_image_4", 4))
+    )
+    found = decoder(features)["image"].mode()[..., 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pixels_that_change_rarely_count_more():
+    config = tiny.config(encoder__image_stats=True, decoder__image_weights=True)
+    obs = {"image": tiny.IMAGE}
+    encoder = Encoder(obs, config.encoder, Precision(32), RNG)
+    decoder = Decoder(obs, 7, config.decoder, Precision(32), RNG, encoder.image_stats)
+    images = tf.zeros([10, 64, 64, 1]).numpy() - 0.5
+    images[::2, 0, 0] = 0.5  # changes all the time
+    images[0, 9, 9] = 0.5  # changes once
+    encoder.update_stats({"image": tf.constant(images)})
+    image = encoder.image_stats("image").mean.numpy()
+    dist = decoder(tf.constant(normal(7)[None]))["image"]
+    errors = []
+    for place in (0, 9):
+        wrong = dist.mode()[0].numpy()
+        right = dist.log_prob(tf.constant(wrong)).numpy()[0]
+        wrong[place, place] += 1
+        errors.append(right - dist.log_prob(tf.constant(wrong)).numpy()[0])
+    assert image[9, 9, 0] == pytest.approx(-0.4) and errors[1] > 1.5 * errors[0] > 0
+
+
+def test_squares_that_do_not_tile_an_image_are_refused_by_name():
+    config = tiny.config(**{"encoder__image_net": "mlp"}).update({"encoder.image_scales": 4})
+    with pytest.raises(ValueError, match=r"encoder.image_scales: got 4.* image, which is 12x8"):
+        Encoder({"image": box(12, 8, 1)}, config.encoder, Precision(32), RNG)

@@ -4,7 +4,7 @@ Shape letters: B batch (any leading axes), H W C image, F features, E embedding.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import gymnasium
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow as tf
 from common.nn.dists import make_dist
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Apply, Conv, ConvTranspose, Dense, Module, Stack, leading, make_norm
+from dreamerv2.agent.pixels import IMAGE_DISTS, WEIGHT, PixelStats, pool
 from dreamerv2.agent.precision import Precision
 
 
@@ -98,13 +99,32 @@ class Encoder(Stack):
                 f"match none of the observation keys {', '.join(obs_space)}"
             )
         self._dtype, norm_dtype = precision.dtype("encoder"), precision.dtype("layernorm")
-        inputs = sum(shape[0] for shape in self._mlp.values())
-        units = config.mlp_layers if self._mlp else ()
+        self.pixels = {}
+        if config.image_stats:
+            self.pixels = {f"pixels_{key}": PixelStats(shape) for key, shape in self._cnn.items()}
+        self._flat = self._cnn if config.image_net == "mlp" else {}
+        self._scales = _scales("encoder", config, self._flat)
+        sizes = [h // n * (w // n) * c for h, w, c in self._flat.values() for n in self._scales]
+        inputs = sum(sizes) + sum(shape[0] for shape in self._mlp.values())
+        units = config.mlp_layers if inputs else ()
         super().__init__(inputs, units, config.act, config.norm, self._dtype, norm_dtype, rng)
         self.embed_size = self.size
-        self._convs = len(config.cnn_kernels) if self._cnn else 0
-        if self._cnn:
+        self._convs = len(config.cnn_kernels) if self._cnn and not self._flat else 0
+        if self._convs:
             self.embed_size += self._build_cnn(config, norm_dtype, rng)
+
+    def _image(self, data, key) -> tf.Tensor:
+        image, stats = tf.cast(data[key], self._dtype), self.pixels.get(f"pixels_{key}")
+        return image if stats is None else stats.standardize(image)
+
+    def update_stats(self, data: Mapping[str, tf.Tensor]) -> None:
+        """Takes the images of a batch into the running statistics, if there are any."""
+        for key in self._cnn if self.pixels else ():
+            self.pixels[f"pixels_{key}"].update(data[key])
+
+    def image_stats(self, key: str) -> PixelStats | None:
+        """The running statistics; None without them or without this key."""
+        return self.pixels.get(f"pixels_{key}")
 
     def _build_cnn(self, config, norm_dtype, rng) -> int:
         (height, width), *others = {shape[:2] for shape in self._cnn.values()}
@@ -127,35 +147,55 @@ class Encoder(Stack):
 
     def __call__(self, data: Mapping[str, tf.Tensor]) -> tf.Tensor:
         outputs = []
-        if self._cnn:
-            x = tf.concat([tf.cast(data[k], self._dtype) for k in self._cnn], -1)
+        if self._convs:
+            x = tf.concat([self._image(data, k) for k in self._cnn], -1)
             lead = leading(x, 3)
             x = tf.reshape(x, [-1, *x.shape[-3:]])
             for i in range(self._convs):
                 x = self._act(self.layers[f"convnorm{i}"](self.layers[f"conv{i}"](x)))
             outputs.append(tf.reshape(x, lead + [int(np.prod(x.shape[1:]))]))
-        if self._mlp:
-            x = tf.concat([tf.cast(data[k], self._dtype) for k in self._mlp], -1)
+        if self._flat or self._mlp:
+            x = [pool(self._image(data, k), n) for k in self._flat for n in self._scales]
+            x = tf.concat([*x, *(tf.cast(data[k], self._dtype) for k in self._mlp)], -1)
             outputs.append(self.hidden(x).value)
         return tf.concat(outputs, -1)
 
 
 class Decoder(Stack):
-    """Features to one unit-variance Normal per observation key."""
+    """Features to one distribution per observation key: unit-variance Normals, or `image_dist`.
+
+    image_stats: the encoder's running statistics of an image, by key; None where there are none.
+    """
 
     _norm_name = "densenorm"
 
-    def __init__(self, obs_space, inputs: int, config, precision: Precision, rng):
+    def __init__(
+        self,
+        obs_space,
+        inputs: int,
+        config,
+        precision: Precision,
+        rng,
+        image_stats: Callable[[str], PixelStats | None] = lambda key: None,
+    ):
+        self._image_stats, self._weight_pixels = image_stats, config.image_weights
         self._cnn = matching_keys(obs_space, config.cnn_keys, 3)
         self._mlp = matching_keys(obs_space, config.mlp_keys, 1)
         self._dtype, norm_dtype = precision.dtype("decoder"), precision.dtype("layernorm")
         self._likelihood_dtype = precision.dtype("image_likelihood")
-        units = config.mlp_layers if self._mlp else ()
+        self._image_dist = IMAGE_DISTS[config.image_dist]
+        self._flat = self._cnn if config.image_net == "mlp" else {}
+        units = config.mlp_layers if self._flat or self._mlp else ()
         super().__init__(inputs, units, config.act, config.norm, self._dtype, norm_dtype, rng)
+        self._scales = _scales("decoder", config, self._flat)
+        for key, (height, width, channels) in self._flat.items():
+            for n in self._scales:
+                pixels = height // n * (width // n) * channels
+                self.layers[_dense_name(key, n)] = Dense(self.size, pixels, self._dtype, rng)
         for key, shape in self._mlp.items():
             self.layers[f"dense_{key}"] = DistLayer(self.size, shape, "mse", self._dtype, rng)
-        self._convs = len(config.cnn_kernels) if self._cnn else 0
-        if self._cnn:
+        self._convs = len(config.cnn_kernels) if self._cnn and not self._flat else 0
+        if self._convs:
             self._build_cnn(inputs, config, norm_dtype, rng)
 
     def _build_cnn(self, inputs, config, norm_dtype, rng) -> None:
@@ -188,15 +228,32 @@ class Decoder(Stack):
 
     def __call__(self, features: tf.Tensor) -> dict:
         features = tf.cast(features, self._dtype)
-        dists = {}
-        if self._cnn:
-            for key, mean in self._images(features).items():
-                mean = tf.cast(mean, self._likelihood_dtype)
-                dists[key] = ImageNormal(mean)
-        if self._mlp:
-            x = self.hidden(features).value
-            dists |= {key: self.layers[f"dense_{key}"](x) for key in self._mlp}
-        return dists
+        x = self.hidden(features).value if self._flat or self._mlp else None
+        images = self._flat_images(x) if self._flat else {}
+        if self._convs:
+            images = self._images(features)
+        dists = {k: self._dist(k, tf.cast(v, self._likelihood_dtype)) for k, v in images.items()}
+        return dists | {key: self.layers[f"dense_{key}"](x) for key in self._mlp}
+
+    def _dist(self, key, image):
+        stats = self._image_stats(key)
+        if stats is None:
+            return self._image_dist(image)
+        image += tf.cast(self._image_dist.output_of(tf.convert_to_tensor(stats.mean)), image.dtype)
+        weight = tf.cast(WEIGHT * stats.scale(), image.dtype) if self._weight_pixels else None
+        return self._image_dist(image, weight)
+
+    def _flat_images(self, x) -> dict[str, tf.Tensor]:
+        images, flat = {}, tf.reshape(x, [-1, self.size])
+        for key, (height, width, channels) in self._flat.items():
+            image = 0.0
+            for n in self._scales:
+                level = self.layers[_dense_name(key, n)](flat)
+                level = tf.reshape(level, [-1, height // n, 1, width // n, 1, channels])
+                level = tf.tile(level, [1, 1, n, 1, n, 1])
+                image += tf.reshape(level, [-1, height, width, channels])
+            images[key] = tf.reshape(image, leading(x, 1) + [height, width, channels])
+        return images
 
     def _images(self, features) -> dict[str, tf.Tensor]:
         x = self.layers["convin"](tf.reshape(features, [-1, features.shape[-1]]))
@@ -210,20 +267,21 @@ class Decoder(Stack):
         return dict(zip(self._cnn, tf.split(x, channels, -1), strict=True))
 
 
-class ImageNormal:
-    """Unit-variance Normals over the pixels of `mean [..., H, W, C]`.
+def _scales(module: str, config, images: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """Sides of the squares that `image_scales` asks for: 1, 2, 4, ... pixels.
 
-    The constant ½ log 2π per pixel stays in, so that a perfect gray image reads -3764. Summed in
-    the dtype of `mean`: float32, unless `precision_overrides.image_likelihood` lowers it.
+    Raises:
+        ValueError: the largest do not tile an image.
     """
+    largest = 2 ** (config.image_scales - 1)
+    for key, (height, width, _) in images.items():
+        if height % largest or width % largest:
+            raise ValueError(
+                f"{module}.image_scales: got {config.image_scales}, but squares of {largest} "
+                f"pixels do not tile {key}, which is {height}x{width}"
+            )
+    return [2**i for i in range(config.image_scales)]
 
-    def __init__(self, mean: tf.Tensor):
-        self._mean = mean
 
-    def mode(self) -> tf.Tensor:
-        return tf.cast(self._mean, tf.float32)
-
-    def log_prob(self, image: tf.Tensor) -> tf.Tensor:
-        error = tf.cast(image, self._mean.dtype) - self._mean
-        log_prob = -0.5 * tf.square(error) - 0.5 * np.log(2 * np.pi)
-        return tf.cast(tf.reduce_sum(log_prob, [-3, -2, -1]), tf.float32)
+def _dense_name(key: str, n: int) -> str:
+    return f"dense_{key}" if n == 1 else f"dense_{key}_{n}"

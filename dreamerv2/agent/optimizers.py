@@ -11,13 +11,13 @@ from dreamerv2.agent.precision import Precision
 def make_optimizer(
     config, name: str, variables: Mapping[str, tf.Variable], precision: Precision
 ) -> Optimizer:
-    """The optimiser of `variables` with the settings of `config[name]`.
+    """The optimiser of those of `variables` that are trained, with the settings of `config[name]`.
 
     Where something computes in float16, the loss is scaled and an overflow skips the step.
     """
     half = precision.uses_float16
     return Optimizer(
-        dict(variables),
+        {name: v for name, v in variables.items() if v.trainable},
         **config[name],
         loss_scale=config.loss_scale if half else "none",
         skip_nonfinite=half,

@@ -60,7 +60,9 @@ class WorldModel(Module):
         self.feat_size = self.rssm.stoch_size
         if config.features == "full":
             self.feat_size += self.rssm.deter_size
-        self.decoder = Decoder(obs_space, self.feat_size, config.decoder, precision, rng)
+        self.decoder = Decoder(
+            obs_space, self.feat_size, config.decoder, precision, rng, self.encoder.image_stats
+        )
         self.heads = {}
         names = ["reward", "discount"] if config.pred_discount else ["reward"]
         for name in names:
@@ -149,6 +151,7 @@ class WorldModel(Module):
         optimizer: Optimizer,
     ) -> tuple[WorldModelLoss, Minimized]:
         """One step of `optimizer` on the loss of preprocessed rows; see `loss`."""
+        self.encoder.update_stats(data)
         with tf.GradientTape() as tape:
             model = self.loss(data, state, draws)
         return model, optimizer.minimize(model.loss, tape, "model")

@@ -18,7 +18,7 @@ from common.config import split_flags
 from common.data.replay import Replay
 from common.device import setup_device, use_tensor_float_32
 from common.nn.draws import Draws, Modes
-from dreamerv2.agent.nets import ImageNormal
+from dreamerv2.agent.pixels import ImageNormal
 from dreamerv2.precision import audit_report
 from dreamerv2.run import restore
 from dreamerv2.run.restore import Saved
