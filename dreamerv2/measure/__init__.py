@@ -1,1 +1,1 @@
-"""Curves and timing."""
+"""Curves of runs, the actor's loss in its terms, and timing."""
