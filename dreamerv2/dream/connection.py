@@ -116,7 +116,7 @@ class Connection:
         self._session.held_action = vector
 
     async def _on_who(self, who: str) -> None:
-        await self._do(setattr, self._session, "who", who)
+        await self._do(self._session.take_over, who)
 
     async def _on_where(self, where: str) -> None:
         await self._do(self._session.change, where=where)

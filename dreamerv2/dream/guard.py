@@ -49,6 +49,9 @@ class Guard:
     def _known(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        try:
             ipaddress.ip_address(name)
         except ValueError:
             return name in self._hosts

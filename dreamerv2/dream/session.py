@@ -242,6 +242,10 @@ class Session:
 
     # What a person sets
 
+    def take_over(self, who: str) -> None:
+        """`who` acts from now on; what a link still has to do is dropped."""
+        self.who, self.replay = who, []
+
     def change(self, **values: Any) -> None:
         """Changes `where`, `seed`, `temperature`, `likely` or `hold` at the current moment.
 

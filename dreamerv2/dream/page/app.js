@@ -1,6 +1,6 @@
 // The page: shows what the server sends, and sends what a person does.
 
-import { Controls, whilePressed } from "./controls.js";
+import { Controls, SIGNS, whilePressed } from "./controls.js";
 import * as draw from "./draw.js";
 
 const BACK = 2; // seconds of a rewind
@@ -89,7 +89,7 @@ function onHello(message) {
 function act(action) {
   send("act", { action });
   if (action === null || frame === undefined) return;
-  if (frame.who !== "you") send("who", { who: "you" });
+  if (frame.who !== "you" || frame.replaying) send("who", { who: "you" });
   if (!frame.running && !frame.over) send("run", { running: true });
 }
 
@@ -99,7 +99,7 @@ function buildPolicy() {
   $("policy").replaceChildren(...names.map((name, index) => {
     const row = document.createElement(discrete ? "button" : "label");
     const [label, number] = [document.createElement("span"), document.createElement("span")];
-    label.textContent = name.toLowerCase();
+    label.textContent = `${name.toLowerCase()} ${keysOf(index)}`;
     number.className = "number";
     row.append(label, number);
     if (discrete) {
@@ -113,6 +113,13 @@ function buildPolicy() {
     number.before(slider);
     return row;
   }));
+}
+
+/** The keys of an action, as they stand on a keyboard. */
+function keysOf(index) {
+  const { discrete, buttons } = hello.controls;
+  const keys = discrete ? buttons[index] : [["LEFT", "RIGHT"], ["DOWN", "UP"]][index] ?? [];
+  return keys.map((name) => SIGNS[name]).join(" ");
 }
 
 function buildKeys() {

@@ -1,7 +1,7 @@
 // Keys, touch and gamepads: which action is held down.
 
 const KEYS = { ArrowUp: "UP", ArrowDown: "DOWN", ArrowLeft: "LEFT", ArrowRight: "RIGHT", " ": "FIRE" };
-const SIGNS = { UP: "▲", DOWN: "▼", LEFT: "◀", RIGHT: "▶", FIRE: "●" };
+export const SIGNS = { UP: "▲", DOWN: "▼", LEFT: "◀", RIGHT: "▶", FIRE: "space" };
 const STICK = 0.4; // how far a gamepad's stick must be moved
 
 /** Calls `changed(action)` whenever another action is held: an index, numbers, or null for none. */
@@ -108,7 +108,7 @@ export class Controls {
   buildPad(element) {
     element.replaceChildren(...this.used.map((name) => {
       const button = document.createElement("button");
-      button.textContent = SIGNS[name];
+      button.textContent = name === "FIRE" ? "●" : SIGNS[name];
       button.className = name.toLowerCase();
       button.setAttribute("aria-label", name.toLowerCase());
       whilePressed(button, (isDown) => {
