@@ -62,6 +62,7 @@ setup(
         "dmc": ["dm-control>=1.0.50,<1.1", "mujoco>=3.17,<4"],  # fails with MuJoCo 4
         "minatar": ["minatar>=1.0.15,<2"],
         "test": ["pip>=22.3", "pytest>=8,<10", "wheel>=0.45,<1"],
+        "wandb": ["wandb>=0.19,<1"],
         "dev": ["mypy>=1.18,<3", "ruff>=0.12,<0.18"],
     },
 )

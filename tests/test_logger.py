@@ -1,11 +1,13 @@
 import json
 import time
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from common.log import logger as lib
+from common.log.tensorboard import TensorBoardOutput
+from dreamerv2.run.metric_groups import metric_group
 
 METRICS = ("train_return", "eval_return")
 
@@ -139,7 +141,7 @@ def test_gif_output_names_step_and_clip(tmp_path):
 
 def test_a_failed_gif_is_a_warning(tmp_path):
     clips = {"bad": np.zeros((2, 8, 8, 7)), "good": np.zeros((2, 8, 8, 3))}
-    output = lib.TensorBoardOutput(tmp_path / "events")
+    output = TensorBoardOutput(tmp_path / "events")
     for target in (lib.GIFOutput(tmp_path / "videos"), output):
         with pytest.warns(RuntimeWarning, match="bad"):
             target.write(1, {"a": 1.0}, clips)
@@ -147,17 +149,56 @@ def test_a_failed_gif_is_a_warning(tmp_path):
     assert [p.name for p in (tmp_path / "videos").iterdir()] == ["000000000001-good.gif"]
 
 
-def test_tensorboard_reads_scalars_and_animated_gifs(tmp_path):
+def test_tensorboard_reads_scalars_clips_configuration_and_hyperparameters(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     frames = np.random.default_rng(0).integers(0, 255, (3, 8, 6, 1)).astype(np.uint8)
-    output = lib.TensorBoardOutput(tmp_path, fps=10)
+    settings = {"group": lambda name: name[:5], "texts": {"configuration": "seed: 1"}}
+    output = TensorBoardOutput(tmp_path, fps=10, hparams={"lr": 0.5, "keys": (1, 2)}, **settings)
     output.write(40, {"train_return": 2.0}, {"openl": frames})
     output.close()
     events = EventAccumulator(str(tmp_path)).Reload()
-    (scalar,) = events.Scalars("scalars/train_return")
+    (scalar,) = events.Scalars("train/train_return")
     assert (scalar.step, scalar.value) == (40, 2.0)
     (image,) = events.Images("openl")
     assert (image.step, image.width, image.height) == (40, 6, 8)
-    shown = iio.imread(image.encoded_image_string, plugin="pillow", index=...)
-    assert shown.shape == (3, 8, 6, 3)
+    text = events.Tensors("configuration")[0].tensor_proto
+    assert b"seed: 1" in text.string_val[0]
+    (content,) = events.PluginTagToContent("hparams").values()
+    plain = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert plain["lr"].number_value == 0.5
+    assert plain["keys"].string_value == "(1, 2)"
+
+
+@pytest.mark.parametrize(
+    "name, group",
+    [
+        ("eval_return", "return"),
+        ("train_memory_bytes", "replay"),
+        ("updates_per_second", "time"),
+        ("advantage_std", "actor"),
+        ("critic_loss", "critic"),
+        ("kl_loss", "latent"),
+        ("reward_loss", "model"),
+        ("expl_actor_loss", "exploration"),
+    ],
+)
+def test_metrics_have_a_section(name, group):
+    assert metric_group(name) == group
+
+
+def test_wandb_gets_rows_and_clips_offline_and_goes_on_with_the_same_run(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    from common.log.weights_and_biases import WandbOutput
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for step in (10, 20):
+        output = WandbOutput("tests", tmp_path, metric_group, {"seed": 1})
+        output.write(step, {"train_return": 0.25}, {"film": np.zeros((2, 8, 8, 3), np.uint8)})
+        output.close()
+    files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 2
+    assert len({path.name for path in files}) == 1
+    assert all(b"return/train_return" in path.read_bytes() for path in files)
+    assert len(list(tmp_path.glob("wandb/*/files/media/videos/clips/*.gif"))) == 2

@@ -1,4 +1,4 @@
-"""Collect metrics and clips of a run and hand them to the terminal, metrics.jsonl, TensorBoard."""
+"""Collect metrics and clips of a run and hand them to terminal, metrics.jsonl and other outputs."""
 
 import json
 import math
@@ -253,54 +253,10 @@ class GIFOutput:
             try:
                 video.save_gif(path, frames, self._fps)
             except Exception as error:
-                _warn_of_gif(path.name, error)
+                warn_of_gif(path.name, error)
 
     def close(self) -> None:
         pass
-
-
-class TensorBoardOutput:
-    """Event files in DIR: scalars, and clips as animated GIFs among the images.
-
-    Written with TensorBoard's own writer, which needs no TensorFlow and no device.
-    """
-
-    def __init__(self, directory: str | Path, fps: float = 20):
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._writer = EventFileWriter(str(directory))
-        self._fps = fps
-
-    def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-
-        values = [
-            summary_pb2.Summary.Value(tag=f"scalars/{name}", simple_value=value)
-            for name, value in scalars.items()
-        ]
-        for name, frames in clips.items():
-            try:
-                image = self._image(frames)
-            except Exception as error:
-                _warn_of_gif(name, error)
-                continue
-            values.append(summary_pb2.Summary.Value(tag=name, image=image))
-        summary = summary_pb2.Summary(value=values)
-        self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _image(self, frames: np.ndarray):
-        from tensorboard.compat.proto import summary_pb2
-
-        return summary_pb2.Summary.Image(
-            height=frames.shape[1],
-            width=frames.shape[2],
-            colorspace=3,
-            encoded_image_string=video.encode_gif(frames, self._fps),
-        )
 
 
 def compact(value: float) -> str:
@@ -317,5 +273,6 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read() in (b"", b"\n")
 
 
-def _warn_of_gif(name: str, error: Exception) -> None:
+def warn_of_gif(name: str, error: Exception) -> None:
+    """A clip that cannot be written does not end a run."""
     warnings.warn(f"The clip {name} was not written: {error}", RuntimeWarning, stacklevel=3)

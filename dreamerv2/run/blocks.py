@@ -117,6 +117,16 @@ def defaults() -> cfg.Config:
     return cfg.Config(load_block("defaults"), _KINDS, _OPEN_MAPS)
 
 
+def changed(config: cfg.Config) -> dict[str, Any]:
+    """What differs from the defaults, by dotted key, and `task` and `seed` in any case."""
+    usual = defaults().flat
+    return {
+        key: value
+        for key, value in config.flat.items()
+        if key != "logdir" and (value != usual.get(key) or key in ("task", "seed"))
+    }
+
+
 def make_config(blocks: Sequence[str], overrides: Mapping[str, Any] | None = None) -> cfg.Config:
     """The defaults, changed by blocks in the order given, then by `overrides`."""
     config = defaults()

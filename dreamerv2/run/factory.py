@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.config import Config
+from common.config import Config, dump_yaml
 from common.data.replay import Replay, machine_memory
 from common.device import import_tensorflow, setup_device
 from common.envs import Settings, make_env, make_envs
@@ -15,11 +15,11 @@ from common.log.logger import (
     JSONLOutput,
     Logger,
     Output,
-    TensorBoardOutput,
     TerminalOutput,
     Tolerant,
 )
-from dreamerv2.run import own
+from dreamerv2.run import blocks, own
+from dreamerv2.run.metric_groups import metric_group
 from dreamerv2.run.reading import who_reads
 from dreamerv2.run.runner import Runner
 
@@ -116,7 +116,7 @@ def make_replay(config: Config, mode: str, seed: int, agent: Any) -> Replay:
 
 
 def make_logger(config: Config, show: Callable[[str], None]) -> Logger:
-    """Terminal, `metrics.jsonl`, `videos/` and TensorBoard's event files in the logdir.
+    """Terminal, `metrics.jsonl`, `videos/`, TensorBoard's event files, and wandb if asked for.
 
     Files that cannot be written are lost with a warning; a terminal that is gone is an OSError.
     """
@@ -125,6 +125,21 @@ def make_logger(config: Config, show: Callable[[str], None]) -> Logger:
         TerminalOutput(show, TERMINAL_METRICS),
         Tolerant("metrics.jsonl", lambda: JSONLOutput(logdir), show),
         Tolerant("videos/", lambda: GIFOutput(logdir / "videos"), show),
-        Tolerant("TensorBoard's event file", lambda: TensorBoardOutput(logdir), show),
+        Tolerant("TensorBoard's event file", lambda: _tensorboard(config, logdir), show),
     ]
+    if config.wandb:
+        from common.log.weights_and_biases import WandbOutput
+
+        outputs.append(WandbOutput(config.wandb, logdir, metric_group, config.nested()))
     return Logger(outputs, config.action_repeat)
+
+
+def _tensorboard(config: Config, logdir: Path) -> Output:
+    from common.log.tensorboard import TensorBoardOutput
+
+    return TensorBoardOutput(
+        logdir,
+        group=metric_group,
+        texts={"configuration": f"```yaml\n{dump_yaml(config.nested())}```"},
+        hparams=blocks.changed(config),
+    )
