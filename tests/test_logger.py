@@ -200,5 +200,5 @@ def test_wandb_gets_rows_and_clips_offline_and_goes_on_with_the_same_run(tmp_pat
     files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2
     assert len({path.name for path in files}) == 1
-    assert all(b"return/train_return" in path.read_bytes() for path in files)
+    assert any(b"return/train_return" in path.read_bytes() for path in files)
     assert len(list(tmp_path.glob("wandb/*/files/media/videos/clips/*.gif"))) == 2

@@ -164,7 +164,7 @@ class _Box:
                     f"got {list(self.shape)}"
                 )
             self.size = None if (height, width) == tuple(size) else size
-            self.space = spaces.Box(0, 255, (*size, channels), np.uint8)
+            self.space: spaces.Box = spaces.Box(0, 255, (*size, channels), np.uint8)
         elif self.dtype == np.uint8:
             self.space = spaces.Box(0, 255, (length,), np.uint8)
         else:
@@ -214,7 +214,9 @@ def _reader(key: str, space: Any, size: tuple[int, int]) -> _Box | _WholeNumbers
     if is_a(space, "MultiDiscrete"):
         sizes = np.asarray(space.nvec)
         starts = np.broadcast_to(getattr(space, "start", 0), sizes.shape)
-        return _WholeNumbers(key, OneHots(sizes.ravel(), starts.ravel()), sizes.shape)
+        return _WholeNumbers(
+            key, OneHots(sizes.ravel().tolist(), starts.ravel().tolist()), sizes.shape
+        )
     if is_a(space, "MultiBinary"):
         shape = tuple(space.shape)
         bits = spaces.Box(0, 1, (int(np.prod(shape)),), np.float32)

@@ -3,6 +3,7 @@
 WANDB_MODE=offline writes to LOGDIR/wandb alone; `wandb sync` sends that later.
 """
 
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class WandbOutput:
                 project=project,
                 dir=str(logdir),
                 name=logdir.name,
-                id=_run_id(logdir / "wandb.id", wandb.util.generate_id),
+                id=_run_id(logdir / "wandb.id"),
                 resume="allow",
                 config=dict(config),
             )
@@ -61,14 +62,14 @@ class WandbOutput:
         self._run.log({STEP: step, **row})
 
     def close(self) -> None:
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
-def _run_id(path: Path, make: Callable[[], str]) -> str:
+def _run_id(path: Path) -> str:
     """The id in a file; a new one is written there."""
     if path.exists():
         return path.read_text(encoding="utf-8").strip()
-    number = make()
+    number = uuid.uuid4().hex[:8]
     with write_atomically(path) as file:
         file.write(number.encode())
     return number

@@ -134,7 +134,8 @@ class Agent(Module):
             latent, action, embed, obs["is_first"], Modes() if means else draws
         )
         explorer = self.expl if mode == "explore" else None
-        actor, noise = self.behavior.actor, self.config.expl_noise
+        actor: Any = self.behavior.actor
+        noise = self.config.expl_noise
         if explorer is not None:
             actor, noise = explorer.actor, explorer.noise
         dist = actor(self.wm.feat(latent), draws)

@@ -140,7 +140,7 @@ class Behavior(Module):
         seq = world_model.imagine(self.actor, start, is_terminal, horizon, draws)
         raw = (reward or world_model.imagined_reward)(seq)
         seq["reward"] = self.reward_norm(raw)
-        metrics = {}
+        metrics: dict[str, tf.Tensor] = {}
         for name, value in (("reward", raw), ("reward_normed", seq["reward"])):
             metrics[f"{name}_mean"] = tf.reduce_mean(value)
             metrics[f"{name}_std"] = tf.math.reduce_std(value)
@@ -187,7 +187,7 @@ class Behavior(Module):
         config = self._config
         policy = seq.evaluate(self.actor, tf.stop_gradient(seq["feat"][:-2]), draws)
         advantage = tf.stop_gradient(targets.returns[1:] - targets.slow_value[:-2])
-        metrics = {}
+        metrics: dict[str, tf.Tensor] = {}
         if self.actor_grad == "dynamics":
             objective = targets.returns[1:]
         elif self.actor_grad == "reinforce":

@@ -29,7 +29,7 @@ class Random(Module):
 
     noise = 0.0  # that `policy` adds: none makes them more random
 
-    def __init__(self, act_space: gymnasium.Space):
+    def __init__(self, act_space: gymnasium.spaces.Box):
         self._act_space = act_space
 
     def actor(self, feat: tf.Tensor, draws: Draws | Modes):
@@ -54,7 +54,7 @@ class Explorer(Module):
         self,
         config,
         wm: WorldModel,
-        act_space: gymnasium.Space,
+        act_space: gymnasium.spaces.Box,
         precision: Precision,
         rng,
         names: Sequence[str],
@@ -81,7 +81,7 @@ class Explorer(Module):
     @property
     def head_variables(self) -> dict[str, tf.Variable]:
         """The variables of all heads, by path."""
-        found = {}
+        found: dict[str, tf.Variable] = {}
         for name, head in self.heads.items():
             found |= head.named_variables(f"{name}/")
         return found
@@ -236,7 +236,7 @@ BEHAVIORS = {"Plan2Explore": Plan2Explore, "ModelLoss": ModelLoss}
 
 
 def make_exploration(
-    config, wm: WorldModel, act_space: gymnasium.Space, precision: Precision, rng
+    config, wm: WorldModel, act_space: gymnasium.spaces.Box, precision: Precision, rng
 ) -> Random | Explorer | None:
     """The behaviour `expl_behavior`; None for `greedy`."""
     if config.expl_behavior == "greedy":

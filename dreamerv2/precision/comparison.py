@@ -4,6 +4,7 @@ The returns of a run are those of its training episodes. `WINDOWS` equal parts o
 curve; the final return is the mean over the episodes of the last tenth, and of five at least.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -315,7 +316,7 @@ def differences(
 
     losses = {}
     for loss in loss_names(done[0]) if points else []:
-        first, second = sides(lambda run, loss=loss: loss_at(run, loss, points[-1]))
+        first, second = sides(functools.partial(loss_at, loss=loss, updates=points[-1]))
         losses[loss] = first, second
     measures = {"final_return": final_return, "best_return": best_return}
     return {

@@ -57,6 +57,9 @@ class Runner:
 
     # What `_make_state` sets.
     _eval_due: int
+    _evaluation: dict[str, Any] | None
+    _explored: bool
+    _recorder: failure.Recorder
     _averages: Averages
     _guard: Guard
     _carry: Mapping[str, Any] | None
@@ -467,7 +470,7 @@ class Runner:
         self._train_clock = Every(self._config.train_every)
         self._log_clock = Every(self._config.log_every)
         self._eval_due = 0
-        self._evaluation: dict[str, Any] | None = None
+        self._evaluation = None
         self._averages = Averages()
         self._guard = Guard()
         self._carry = None
