@@ -54,3 +54,9 @@ def test_guard_counts_over_a_resume(first):
     after.load_state(json.loads(json.dumps(before.state())))
     assert skip(after, lib.SKIPPED_IN_A_ROW - first - 1, before=first) is None
     assert skip(after, 1, before=lib.SKIPPED_IN_A_ROW) is not None
+
+
+def test_the_score_is_the_geometric_mean_of_one_plus_the_rate():
+    assert lib.crafter_score([3.0]) == pytest.approx(3)
+    assert lib.crafter_score([0.0, 99.0]) == pytest.approx(9)
+    assert lib.crafter_score([0.0] * 22) == 0

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -46,6 +47,7 @@ SETTINGS = {
     "log_keys_sum": "reward",
     "log_keys_mean": "^$",
     "log_keys_max": "counter",
+    "log_keys_success": "^$",
     "expl_behavior": "greedy",
     "expl_until": 0,
     "replay": {"capacity": 1000, "minlen": 5},
@@ -859,3 +861,29 @@ def test_environments_have_unrelated_seeds_and_the_first_keeps_its_own(tmp_path)
         seeds[count] = runner._env_seeds(0)
     assert seeds[3][0] == seeds[1][0] and len(set(seeds[3])) == 3
     assert np.abs(np.diff(seeds[3])).min() > 1000
+
+
+class Achieving(Scripted):
+    """Counts two achievements in each episode: one in every second, the other in none."""
+
+    def __init__(self):
+        super().__init__(10, size=8)
+        count = gymnasium.spaces.Box(0, 9, (), np.int32)
+        self.obs_space |= {"log_even": count, "log_never": count}
+
+    def _obs(self):
+        even = np.int32(self._step >= 3 and self._episode % 2 == 0)
+        return super()._obs() | {"log_even": even, "log_never": np.int32(0)}
+
+
+def test_success_rates_are_those_of_all_episodes_over_resumes_too(tmp_path):
+    settings = {"log_keys_success": "log_.*"}
+    make(tmp_path, env=Achieving(), settings=settings | {"steps": 50}).run()
+    make(tmp_path, env=Achieving(), settings=settings).run()
+    rows = [row for row in rows_of(tmp_path) if "success_train_log_even" in row]
+    # Episodes 0, 1, 3, 4 (what prefill began of 2 is dropped), then 0 to 4 of a new environment.
+    rates = [100 * done / count for count, done in enumerate([1, 1, 1, 2, 3, 3, 4, 4, 5], 1)]
+    got = [row["success_train_log_even"] for row in rows]
+    assert got == pytest.approx(rates)
+    assert {row["success_train_log_never"] for row in rows} == {0.0}
+    assert [row["score_train"] for row in rows] == pytest.approx([(1 + r) ** 0.5 - 1 for r in got])

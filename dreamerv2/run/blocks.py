@@ -35,7 +35,7 @@ _KINDS = {
     "slow_target_update": cfg.integer(1),
     "imag_horizon": cfg.integer(2),
     "log_keys_video": cfg.sequence(cfg.string()),
-    "log_keys_(sum|mean|max)": cfg.regex(),
+    "log_keys_(sum|mean|max|success)": cfg.regex(),
     "render_size": cfg.sequence(cfg.integer(1), length=2),
     "atari_backend": cfg.choice("ale", "atari_py"),
     "dmc_camera": cfg.integer(-1),

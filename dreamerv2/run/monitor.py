@@ -2,7 +2,8 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,37 @@ class Averages:
 
     def load_state(self, state: Mapping[str, list[float]]) -> None:
         self._values = defaultdict(list, {name: list(values) for name, values in state.items()})
+
+
+class Successes:
+    """In how many episodes of a run each of several things was done, from its first one on."""
+
+    def __init__(self):
+        self._episodes = 0
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def add(self, done: Mapping[str, bool]) -> dict[str, float]:
+        """Counts an episode; the success rate of each so far, in percent of the episodes."""
+        self._episodes += 1
+        for name, success in done.items():
+            self._counts[name] += bool(success)
+        return {name: 100 * self._counts[name] / self._episodes for name in done}
+
+    def state(self) -> dict[str, Any]:
+        return {"episodes": self._episodes, "counts": dict(self._counts)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._episodes = state["episodes"]
+        self._counts = defaultdict(int, state["counts"])
+
+
+def crafter_score(rates: Sequence[float]) -> float:
+    """Crafter's score: the geometric mean of `1 + rate`, minus 1 (arXiv 2109.06780, section 3.2).
+
+    rates: success rates in percent. Rare successes count: from 1 to 2 weighs as much as from 50
+    to 75.
+    """
+    return float(np.expm1(np.mean(np.log1p(rates))))
 
 
 class Guard:

@@ -26,7 +26,14 @@ from common.seeds import derive_seed
 from common.when import Every, EverySeconds
 from dreamerv2.run import failure, finish, snapshot
 from dreamerv2.run.lock import RunLock
-from dreamerv2.run.monitor import Averages, Guard, NonFiniteError, RunBrokenError
+from dreamerv2.run.monitor import (
+    Averages,
+    Guard,
+    NonFiniteError,
+    RunBrokenError,
+    Successes,
+    crafter_score,
+)
 
 Batch = dict[str, np.ndarray]
 
@@ -61,6 +68,7 @@ class Runner:
     _explored: bool
     _recorder: failure.Recorder
     _averages: Averages
+    _successes: dict[str, Successes]
     _guard: Guard
     _carry: Mapping[str, Any] | None
     _batch: Batch | None
@@ -381,6 +389,11 @@ class Runner:
                 logger.scalar(f"mean_{mode}_{key}", value.mean())
             if re.match(config.log_keys_max, key):
                 logger.scalar(f"max_{mode}_{key}", value.max(0).mean())
+        done = {k: v.max() > 0 for k, v in episode.items() if re.match(config.log_keys_success, k)}
+        if done:
+            rates = self._successes[mode].add(done)
+            logger.add({f"success_{mode}_{key}": rate for key, rate in rates.items()})
+            logger.scalar(f"score_{mode}", crafter_score(list(rates.values())))
         replay = self._replay if mode == "train" else self._eval_replay
         logger.add(replay.stats, prefix=mode)
         if mode == "eval":
@@ -472,6 +485,7 @@ class Runner:
         self._eval_due = 0
         self._evaluation = None
         self._averages = Averages()
+        self._successes = {mode: Successes() for mode in ("train", "eval")}
         self._guard = Guard()
         self._carry = None
         self._batch = None
@@ -503,6 +517,7 @@ class Runner:
             "evaluation": self._evaluation,
             "clocks": [self._train_clock.state(), self._log_clock.state()],
             "averages": self._averages.state(),
+            "successes": {mode: found.state() for mode, found in self._successes.items()},
             "guard": self._guard.state(),
             "logger": self._logger.state(),
             "progress": self._progress.state(),
@@ -525,6 +540,8 @@ class Runner:
         self._train_clock.load_state(run["clocks"][0])
         self._log_clock.load_state(run["clocks"][1])
         self._averages.load_state(run["averages"])
+        for mode, found in run.get("successes", {}).items():
+            self._successes[mode].load_state(found)
         self._guard.load_state(run["guard"])
         self._logger.load_state(run["logger"])
         self._progress.load_state(run.get("progress") or {"returns": {}, "best": {}})
