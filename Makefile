@@ -3,6 +3,7 @@
 # make train   set up what is needed, then train DreamerV2 on Atari Breakout; run it again to go on
 # make play    the same on MinAtar's Breakout until the agent plays well, then film it (an hour)
 # make test    set up what is needed, then run the tests
+# make test-legacy  the same for the packages gym and atari-py, in an environment of their own
 #
 # Variables: LOGDIR (where the run goes), ARGS (more flags), PYTHON (3.10, 3.11 or 3.12),
 # EXTRAS (extras of setup.py), VENV (where all is installed).
@@ -22,7 +23,7 @@ READY := $(VENV)/ready
 # Not where `train` goes: another game.
 play: LOGDIR := runs/minatar
 
-.PHONY: watch dream train play test test-slow learn lint setup
+.PHONY: watch dream train play test test-slow test-legacy learn lint setup
 
 # The agent that `watch` films and `dream` opens: one of videos/agents/, or the directory of a run.
 AGENT := minatar
@@ -46,6 +47,14 @@ test: setup
 
 test-slow: setup
 	$(RUN) -m pytest -m slow $(ARGS)
+
+# gym and atari-py are no longer maintained: they stay out of the environment of all else. atari-py
+# is compiled; that takes a C++ compiler, CMake and zlib (Debian: build-essential, cmake, zlib1g-dev).
+test-legacy: VENV := .venv-legacy
+test-legacy: EXTRAS := legacy,test
+test-legacy:
+	@$(MAKE) setup VENV=$(VENV) EXTRAS=$(EXTRAS)
+	$(RUN) -m pytest tests/test_legacy.py tests/test_envs_atari.py tests/test_envs_gym.py $(ARGS)
 
 # Faithful, and able to learn: either can be broken alone (docs/results.md).
 learn: setup
