@@ -88,19 +88,22 @@ class Parser(argparse.ArgumentParser):
 
 def directory(text: str) -> Path:
     """A type for `add_argument`: a path, `~` resolved."""
+    if not text:
+        raise argparse.ArgumentTypeError("got nothing, expected a directory")
     return Path(text).expanduser()
 
 
-def at_least(low: int) -> Callable[[str], int]:
-    """A type for `add_argument`: whole numbers from `low` on."""
+def at_least(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
+    """A type for `add_argument`: whole numbers from `low` to `high`."""
 
     def convert(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = low - 1
-        if value < low:
-            raise argparse.ArgumentTypeError(f"got {text}, expected a whole number from {low} on")
+        if not low <= value <= high:
+            expected = f"a whole number from {low}" + (f" to {high}" if value > high else " on")
+            raise argparse.ArgumentTypeError(f"got {text}, expected {expected}")
         return value
 
     return convert

@@ -14,6 +14,7 @@ import numbers
 import os
 import pathlib
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from common.files import write_atomically
+
+MOST_LEVELS = 20  # of sections; a YAML file may refer to itself
 
 
 class ConfigError(ValueError):
@@ -36,12 +39,14 @@ class Kind:
     convert: takes a Python value and returns the one to store; raises ValueError or TypeError.
     literal: on the command line the word is the value, not YAML (so that `--task 5` is a string).
     element: the kind of the elements, for sequences only.
+    bounds: the numbers that are accepted, `LOW .. HIGH`; empty where any or none is.
     """
 
     expected: str
     convert: Callable[[Any], Any]
     literal: bool = False
     element: "Kind | None" = None
+    bounds: str = ""
 
     def read(self, words: Sequence[str]) -> Any:
         """The Python value that these words of a command line stand for, not yet converted."""
@@ -64,16 +69,20 @@ def boolean() -> Kind:
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Kind:
-    """A float in [low, high]; ints are converted."""
+    """A finite float in [low, high]; ints are converted."""
 
     def convert(value):
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError
-        if not low <= float(value) <= high:
+        try:
+            result = float(value)
+        except OverflowError:
+            raise ValueError from None
+        if not low <= result <= high or not math.isfinite(result):
             raise ValueError
-        return float(value)
+        return result
 
-    return Kind("a number" + _limits(low, high), convert)
+    return Kind("a number" + _limits(low, high), convert, bounds=_bounds(low, high))
 
 
 def integer(low: float = -math.inf, high: float = math.inf) -> Kind:
@@ -84,7 +93,7 @@ def integer(low: float = -math.inf, high: float = math.inf) -> Kind:
             raise ValueError
         return int(value)
 
-    return Kind("a whole number" + _limits(low, high), convert)
+    return Kind("a whole number" + _limits(low, high), convert, bounds=_bounds(low, high))
 
 
 def string(pattern: str = "(?s:.*)", expected: str = "a string") -> Kind:
@@ -160,7 +169,8 @@ def either(*kinds: Kind) -> Kind:
                 continue
         raise ValueError
 
-    return Kind(" or ".join(kind.expected for kind in kinds), convert)
+    bounds = " or ".join(kind.bounds for kind in kinds if kind.bounds)
+    return Kind(" or ".join(kind.expected for kind in kinds), convert, bounds=bounds)
 
 
 def sequence(element: Kind, length: int | None = None) -> Kind:
@@ -174,7 +184,8 @@ def sequence(element: Kind, length: int | None = None) -> Kind:
         return tuple(map(element.convert, value))
 
     count = "" if length is None else f"{length} "
-    return Kind(f"a list of {count}values, each {element.expected}", convert, element=element)
+    expected = f"a list of {count}values, each {element.expected}"
+    return Kind(expected, convert, element=element, bounds=element.bounds)
 
 
 def kind_of(default: Any) -> Kind:
@@ -366,14 +377,16 @@ def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings -> dotted keys."""
-    flat = {}
+def flatten(values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Nested mappings -> dotted keys; ConfigError for mappings that hold themselves."""
+    if depth > MOST_LEVELS:
+        raise ConfigError(f"sections are nested more than {MOST_LEVELS} deep")
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if not isinstance(key, str):
             raise ConfigError(f"{key!r} is not the name of a key")
         if isinstance(value, Mapping):
-            flat.update({f"{key}.{name}": leaf for name, leaf in flatten(value).items()})
+            flat.update({f"{key}.{name}": leaf for name, leaf in flatten(value, depth + 1).items()})
         else:
             flat[key] = value
     return flat
@@ -432,7 +445,7 @@ def _convert(key: str, value: Any, kind: Kind) -> Any:
     try:
         return kind.convert(value)
     except (ValueError, TypeError):
-        message = f"{key}: {value!r} is not accepted; expected {kind.expected}"
+        message = f"{key}: {reprlib.repr(value)} is not accepted; expected {kind.expected}"
         raise ConfigError(message) from None
 
 
@@ -445,9 +458,18 @@ def _read(key: str, words: Sequence[str], kind: Kind) -> Any:
 
 
 def _limits(low: float, high: float) -> str:
-    low_text, high_text = (str(int(x)) if float(x).is_integer() else f"{x:g}" for x in (low, high))
     if low > -math.inf and high < math.inf:
-        return f" from {low_text} to {high_text}"
+        return f" from {_number(low)} to {_number(high)}"
     if low > -math.inf:
-        return f" of at least {low_text}"
-    return f" of at most {high_text}" if high < math.inf else ""
+        return f" of at least {_number(low)}"
+    return f" of at most {_number(high)}" if high < math.inf else ""
+
+
+def _bounds(low: float, high: float) -> str:
+    return f"{_number(low)} .. {_number(high)}" if high - low < math.inf else ""
+
+
+def _number(value: float) -> str:
+    """In as few characters as are exact: 1e12, 2147483647, 0.5."""
+    short = re.sub(r"e\+?(-?)0*", r"e\1", f"{value:g}")
+    return short if float(short) == value else str(int(value))

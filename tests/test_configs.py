@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from common.config import Config, ConfigError
-from dreamerv2.run import blocks, usage
+from common.data.spaces import OneHot
+from dreamerv2.run import blocks, check, usage
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BLOCKS = [name for name in blocks.block_names() if name != "defaults"]
@@ -214,8 +216,8 @@ def test_precision_overrides_as_one_inline_map():
         ("--precision_overrides.actor 8", r"expected default or 32 or 16 or bfloat16"),
         ("--rssm.discrete 0", r"expected False or a whole number"),
         ("--rssm.norm batch", r"expected none or layer"),
-        ("--actor_ent cosine(1,2)", r"actor_ent: .* expected a number or a schedule"),
-        ("--actor_ent linear(1,2,0)", r"actor_ent: .* expected a number or a schedule"),
+        ("--actor_ent cosine(1,2)", r"actor_ent: .* expected a number from -1e6 to 1e6 or a sch"),
+        ("--actor_ent linear(1,2,0)", r"actor_ent: .* expected a number from -1e6 to 1e6 or a sch"),
         ("--actor_grad_mix linear(1,2)", r"actor_grad_mix: .* expected a number"),
         ("--loss_scale static", r"expected dynamic or none or a number"),
         ("--clip_rewards clip", r"expected identity or sign or tanh"),
@@ -223,10 +225,10 @@ def test_precision_overrides_as_one_inline_map():
         ("--render_size 64", r"expected a list of 2 values"),
         ("--model_opt.opt lion", r"expected adam or nadam"),
         ("--atari_backend gym", r"expected ale or atari_py"),
-        ("--train_every 0", r"expected a whole number of at least 1"),
+        ("--train_every 0", r"expected a whole number from 1 to 1e12"),
         ("--task breakout", r"expected SUITE_NAME, for example atari_breakout"),
         ("--expl_behavior curious", r"expl_behavior: .* expected greedy or Random or"),
-        ("--disag_models 1", r"disag_models: .* at least 2"),
+        ("--disag_models 1", r"disag_models: .* from 2 to 100"),
         ("breakout", r"'breakout' is not accepted; expected"),
     ],
 )
@@ -278,3 +280,84 @@ def test_help_needs_no_tensorflow_and_blocks_are_found_from_any_directory(tmp_pa
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == blocks.help_text()
+
+
+def test_every_bound_stands_beside_the_comment_of_its_key():
+    kinds = blocks.defaults()
+    stated = dict.fromkeys(kinds.flat, "")
+    section = ""
+    for line in (blocks.configs_dir() / "defaults.yaml").read_text().splitlines():
+        match = re.match(r"( *)([\w/]+):[^#]*(?:#.*?)?(?:\{(.*)\})?$", line)
+        if match:
+            indent, name, bounds = match.groups()
+            section = section if indent else ""
+            key = f"{section}.{name}" if section else name
+            if key in stated:
+                stated[key] = bounds or ""
+            else:
+                section = name
+    assert stated == {key: kinds.kind(key).bounds for key in kinds.flat}
+    assert stated["rssm.deter"] == "1 .. 100000" and stated["steps"] == "1 .. 1e12"
+
+
+def test_every_number_has_bounds():
+    config = blocks.defaults()
+    numbers = [k for k, v in config.flat.items() if type(v) in (int, float) and k != "precision"]
+    assert [key for key in numbers if not config.kind(key).bounds] == []
+    assert len(numbers) > 50
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (
+            "--actor_ent linear(1,2,0)",
+            "actor_ent: .* from -1e6 to 1e6 or a schedule",
+        ),
+        ("--model_opt.clip .inf", "model_opt.clip: inf is not accepted"),
+        ("--model_opt.clip 0", "model_opt.clip: 0 is not accepted"),
+        ("--replay.memory_gib .inf", "replay.memory_gib: inf is not accepted"),
+        ("--rssm.stoch 1000000000000", "rssm.stoch: .* from 1 to 100000"),
+        ("--rssm.act while_loop", "rssm.act: 'while_loop' is not accepted; expected none or mish"),
+        ("--reward_norm.scale -1", "reward_norm.scale: -1 is not accepted"),
+        ("--actor.min_std .inf", "actor.min_std: inf is not accepted"),
+        ("--kl.free .nan", "kl.free: nan is not accepted"),
+        ("--configs", "--configs has no value"),
+        ("--seed 9223372036854775808", "seed: .* from 0 to 2147483647"),
+        (f"--seed 1{'0' * 400}", r"seed: 1000.*\.\.\..* from 0 to 2147483647"),
+        ("--rssm &a{act:&a}", "rssm"),
+    ],
+)
+def test_nonsense_is_one_line_before_anything_is_built(flags, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        blocks.parse_args(["--logdir", "a", *flags.split()])
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_yaml_file_that_refers_to_itself_is_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("rssm: &a\n  act: *a\n")
+    with pytest.raises(ConfigError, match="nested more than 20 deep"):
+        blocks.load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"actor.dist": "trunc_normal"}, "actor.dist: trunc_normal does not fit the discrete"),
+        ({"time_limit": 20}, "time_limit: 20 cuts every episode below replay.minlen 50"),
+        ({"replay.maxlen": 20}, "replay.maxlen: 20 is below replay.minlen 50"),
+        ({"rssm.stoch": 100_000, "rssm.discrete": 1000}, r"rssm: layers of .* take [\d,]+ GiB"),
+    ],
+)
+def test_values_that_cannot_work_together_are_found_before_anything_is_built(changes, message):
+    check.check(blocks.make_config(["atari"]), OneHot(4))
+    with pytest.raises(ConfigError, match=message):
+        check.check(blocks.make_config(["atari"], changes), OneHot(4))
+
+
+def test_the_activations_are_functions_of_tensorflow_that_keep_shapes():
+    from common.nn import layers
+
+    for name in blocks.ACTIVATIONS:
+        assert layers.activation(name)(np.linspace(-3, 3, 7, dtype=np.float32)).shape == (7,)

@@ -20,6 +20,11 @@ OBJECT = "object "
 OWN = "own_"  # begins the task of such a run, and of one with `env`
 
 _SCHEDULE = cfg.checked(parse_schedule, f"a schedule {ACCEPTED}")
+# Functions of TensorFlow that map each number to one, apart from none and mish.
+ACTIVATIONS = (
+    *("none", "mish", "elu", "relu", "relu6", "leaky_relu", "selu", "gelu", "silu", "swish"),
+    *("tanh", "sigmoid", "softplus", "softsign"),
+)
 _PRECISIONS = (32, 16, "bfloat16")
 
 # What the type of the default does not say; the first pattern that matches a key counts.
@@ -29,54 +34,62 @@ _KINDS = {
         rf"|[\w.]+:[\w.]+|{OBJECT}[\w.<>]+", "MODULE:FUNCTION, which makes an environment"
     ),
     "seed": cfg.integer(0, 2**31 - 1),
-    "(prefill|pretrain|max_bad_episodes|train_steps|eval_eps|time_limit)": cfg.integer(0),
-    "save_every": cfg.number(0),
-    "(envs|steps|.*_every|keep_checkpoints|video_frames|action_repeat)": cfg.integer(1),
-    "slow_target_update": cfg.integer(1),
-    "imag_horizon": cfg.integer(2),
+    "(prefill|pretrain|max_bad_episodes|train_steps|eval_eps|time_limit)": cfg.integer(0, 1e12),
+    "save_every": cfg.number(0, 1e9),
+    "action_repeat": cfg.integer(1, 1000),
+    "envs": cfg.integer(1, 1024),
+    "(steps|.*_every|keep_checkpoints|video_frames)": cfg.integer(1, 1e12),
+    "slow_target_update": cfg.integer(1, 1e12),
+    "imag_horizon": cfg.integer(2, 1000),
     "log_keys_video": cfg.sequence(cfg.string()),
     "log_keys_(sum|mean|max|success)": cfg.regex(),
-    "render_size": cfg.sequence(cfg.integer(1), length=2),
+    "render_size": cfg.sequence(cfg.integer(1, 1024), length=2),
     "atari_backend": cfg.choice("ale", "atari_py"),
-    "dmc_camera": cfg.integer(-1),
-    r"replay\.(capacity|maxlen)": cfg.integer(0),
-    r"replay\.memory_gib": cfg.number(0),
-    r"(replay|dataset)\.(minlen|batch|length)": cfg.integer(1),
+    "dmc_camera": cfg.integer(-1, 100),
+    r"replay\.(capacity|maxlen)": cfg.integer(0, 1e12),
+    r"replay\.memory_gib": cfg.number(0, 1e6),
+    r"(replay|dataset)\.(minlen|batch|length)": cfg.integer(1, 1e6),
     "precision": cfg.choice(*_PRECISIONS, "tf32"),
     r"precision_overrides\..*": cfg.choice("default", *_PRECISIONS),
-    "loss_scale": cfg.either(cfg.choice("dynamic", "none"), cfg.number(1e-6)),
+    "loss_scale": cfg.either(cfg.choice("dynamic", "none"), cfg.number(1e-6, 1e30)),
     "clip_rewards": cfg.choice("identity", "sign", "tanh"),
+    "expl_(intr|extr)_scale": cfg.number(-1e6, 1e6),
     "(expl|eval)_noise": cfg.number(0, 1),
     "expl_behavior": cfg.name("greedy", "Random", "Plan2Explore", "ModelLoss"),
-    "(expl_until|disag_offset)": cfg.integer(0),
+    "(expl_until|disag_offset)": cfg.integer(0, 1e12),
     "disag_target": cfg.choice("stoch", "deter", "embed", "feat"),
-    "disag_models": cfg.integer(2),
+    "disag_models": cfg.integer(2, 100),
     "features": cfg.choice("full", "discrete"),
     "grad_heads": cfg.sequence(cfg.choice("decoder", "reward", "discount")),
-    r"rssm\.discrete": cfg.either(cfg.choice(False), cfg.integer(1)),
+    r"rssm\.discrete": cfg.either(cfg.choice(False), cfg.integer(1, 1e5)),
     r"rssm\.std_act": cfg.choice("softplus", "sigmoid", "sigmoid2"),
-    r"rssm\.(ensemble|hidden|deter|stoch)": cfg.integer(1),
-    r".*\.min_std": cfg.number(0),
+    r"rssm\.ensemble": cfg.integer(1, 100),
+    r"rssm\.(hidden|deter|stoch)": cfg.integer(1, 1e5),
+    r".*\.min_std": cfg.number(0, 100),
     r".*\.norm": cfg.choice("none", "layer"),
     r".*\.(mlp|cnn)_keys": cfg.regex(),
-    r".*\.(mlp_layers|cnn_kernels)": cfg.sequence(cfg.integer(1)),
-    r".*\.layers": cfg.integer(0),
-    r".*\.(cnn_depth|units)": cfg.integer(1),
+    r".*\.(mlp_layers|cnn_kernels)": cfg.sequence(cfg.integer(1, 1e5)),
+    r".*\.layers": cfg.integer(0, 100),
+    r".*\.(cnn_depth|units)": cfg.integer(1, 1e5),
     r"(reward_head|discount_head|critic|expl_head)\.dist": cfg.choice("mse", "normal", "binary"),
     r"actor\.dist": cfg.choice("auto", "onehot", "trunc_normal", "normal", "tanh_normal"),
     r"(encoder|decoder)\.image_net": cfg.choice("cnn", "mlp"),
     r"(encoder|decoder)\.image_scales": cfg.integer(1, 8),
     r"decoder\.image_dist": cfg.choice("mse", "binary"),
-    r"kl\.free": cfg.number(0),
+    r"kl\.free": cfg.number(0, 1e6),
     r"(kl\.balance|discount|discount_lambda|slow_target_fraction)": cfg.number(0, 1),
     r"(expl_)?reward_norm\.momentum": cfg.number(0, 1),
+    r"(expl_)?reward_norm\.(scale|eps)": cfg.number(1e-12, 1e9),
     r".*_opt\.opt": cfg.choice("adam", "nadam", "adamax", "sgd", "momentum"),
-    r".*_opt\.(lr|eps|clip|wd)": cfg.number(0),
+    r".*_opt\.(lr|wd)": cfg.number(0, 1),
+    r".*_opt\.eps": cfg.number(1e-12, 1),
+    r".*_opt\.clip": cfg.number(1e-6, 1e9),
+    r".*\.act": cfg.choice(*ACTIVATIONS),
     "actor_grad": cfg.choice("auto", "reinforce", "dynamics", "both"),
     "actor_grad_mix": cfg.either(cfg.number(0, 1), _SCHEDULE),
-    "actor_ent": cfg.either(cfg.number(), _SCHEDULE),
+    "actor_ent": cfg.either(cfg.number(-1e6, 1e6), _SCHEDULE),
 }
-_OPEN_MAPS = {"loss_scales": cfg.number(0)}
+_OPEN_MAPS = {"loss_scales": cfg.number(0, 1e9)}
 
 
 class Arguments(NamedTuple):
@@ -154,6 +167,8 @@ def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
         sys.stdout.write(f"{VERSION}\n")
         raise SystemExit(0)
     flags = cfg.split_flags(argv)
+    if ("configs", []) in flags:
+        raise cfg.ConfigError("--configs has no value; write --configs NAME ...")
     blocks = tuple(word for name, words in flags if name == "configs" for word in words)
     flags = [flag for flag in flags if flag[0] != "configs"]
     config = make_config(blocks or DEFAULT_BLOCKS)

@@ -19,6 +19,7 @@ from common.log.logger import (
     Tolerant,
 )
 from dreamerv2.run import blocks, own
+from dreamerv2.run.check import check
 from dreamerv2.run.metric_groups import metric_group
 from dreamerv2.run.reading import who_reads
 from dreamerv2.run.runner import Runner
@@ -85,6 +86,7 @@ def env_settings(config: Config) -> dict[str, Any]:
 
 def make_agent(config: Config, obs_space: Mapping, act_space: Any) -> Any:
     """The agent on the device that there is; says which, with versions."""
+    check(config, act_space)
     print(setup_device(config.precision), flush=True)
     tf = import_tensorflow()
     from dreamerv2.agent.agent import Agent

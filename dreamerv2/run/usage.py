@@ -143,7 +143,7 @@ def key_sections(directory: Path) -> dict[str, str]:
 
 
 def key_meanings(directory: Path) -> dict[str, str]:
-    """Dotted key -> the comment at the end of its line in the block `defaults`."""
+    """Dotted key -> the comment at the end of its line in the block `defaults`, without bounds."""
 
     def collect(section, prefix):
         for name, value in section.items():
@@ -152,7 +152,9 @@ def key_meanings(directory: Path) -> dict[str, str]:
                 continue
             tokens = section.ca.items.get(name)
             comment = tokens[2].value if tokens else ""
-            meanings[prefix + name] = comment.partition("\n")[0].lstrip("# ")
+            meanings[prefix + name] = re.sub(
+                r" *\{.*\}$", "", comment.partition("\n")[0].lstrip("# ")
+            )
 
     meanings: dict[str, str] = {}
     collect(YAML().load(directory / "defaults.yaml"), "")
