@@ -2,6 +2,7 @@
 # make dream   set up what is needed, then play inside the imagination of that agent, in the browser
 # make train   set up what is needed, then train DreamerV2 on Atari Breakout; run it again to go on
 # make play    the same on MinAtar's Breakout until the agent plays well, then film it (an hour)
+# make docs    set up what is needed, then build the site with the reference: build/docs/
 # make test    set up what is needed, then run the tests
 # make test-legacy  the same for the packages gym and atari-py, in an environment of their own
 #
@@ -23,7 +24,7 @@ READY := $(VENV)/ready
 # Not where `train` goes: another game.
 play: LOGDIR := runs/minatar
 
-.PHONY: watch dream train play test test-slow test-legacy learn lint setup
+.PHONY: watch dream train play test test-slow test-legacy learn lint docs setup
 
 # The agent that `watch` films and `dream` opens: one of videos/agents/, or the directory of a run.
 AGENT := minatar
@@ -65,6 +66,12 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# The site in build/docs/: every page of docs/, and the reference from the docstrings.
+docs: setup
+	@$(RUN) -c "import mkdocs, mkdocstrings" 2>/dev/null || $(RUN) -m pip install -qq \
+	  --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	$(RUN) -m mkdocs build --quiet --strict
 
 setup: $(READY)
 

@@ -23,6 +23,8 @@ setup(
     # In a checkout blocks and agents stand beside the package, where a reader looks for them.
     package_dir={"dreamerv2.agents": "videos/agents", "dreamerv2.configs": "configs"},
     package_data={
+        "common": ["py.typed"],
+        "dreamerv2": ["py.typed"],
         "dreamerv2.agents": ["*.npz", "*.md"],
         "dreamerv2.configs": ["*.yaml"],
         "dreamerv2.dream": ["page/*"],
@@ -57,9 +59,17 @@ setup(
         "dream": ["starlette>=1.0,<2", "uvicorn>=0.40,<0.60", "websockets>=16,<18"],
         "browser": ["playwright>=1.50,<2"],  # to test that page; it drives Debian's chromium
         "legacy": ["atari-py==0.2.9", "gym==0.26.*"],
+        "box2d": ["box2d>=2.3.10,<3", "pygame>=2.6,<3"],  # LunarLander and its like
         "classic": ["pygame>=2.6,<3"],  # to render CartPole, Pendulum and their like
         "crafter": ["crafter>=1.8.3,<2"],
         "dmc": ["dm-control>=1.0.50,<1.1", "mujoco>=3.17,<4"],  # fails with MuJoCo 4
+        # The reference from the docstrings (make docs), and to run docs/tour.ipynb.
+        "docs": [
+            "ipykernel>=6.29,<8",
+            "mkdocs>=1.6,<2",
+            "mkdocstrings[python]>=0.29,<2",
+            "nbclient>=0.10,<1",
+        ],
         "minatar": ["minatar>=1.0.15,<2"],
         "test": ["pip>=22.3", "pytest>=8,<10", "wheel>=0.45,<1"],
         "wandb": ["wandb>=0.19,<1"],

@@ -103,6 +103,7 @@ def test_the_installed_package_finds_its_blocks_from_any_directory(project, pyth
     *places, names, deter = result.stdout.splitlines()
     site = python.parent.parent / "lib"
     assert all(pathlib.Path(place).is_relative_to(site) for place in places), places
+    assert all((pathlib.Path(place).parent / "py.typed").is_file() for place in places[:2])
     assert names.split() == sorted(path.stem for path in project.glob("configs/*.yaml"))
     assert deter == "256"
 
