@@ -71,7 +71,7 @@ setup(
             "nbclient>=0.10,<1",
         ],
         "minatar": ["minatar>=1.0.15,<2"],
-        "test": ["pip>=22.3", "pytest>=8,<10", "wheel>=0.45,<1"],
+        "test": ["hypothesis>=6.130,<7", "pip>=22.3", "pytest>=8,<10", "wheel>=0.45,<1"],
         "wandb": ["wandb>=0.19,<1"],
         "dev": ["mypy>=1.18,<3", "ruff>=0.12,<0.18"],
     },

@@ -67,7 +67,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", type=at_least(1), default=2, help="pixels per pixel")
     parser.add_argument(
         "--fps",
-        type=at_least(1),
+        type=at_least(1, 100),
         default=15,
         help="pictures per second; one picture is one env frame (without screen: one agent step)",
     )

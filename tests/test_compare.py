@@ -89,6 +89,23 @@ def test_a_resumed_run_counts_what_it_wrote_anew_and_half_a_line_is_passed_over(
     assert [row["loss"] for row in read_metrics(path)] == [1, 2, 4, 5]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("[]", "7", "null", '"a"', '{"step": "x"}', '{"step": null}', '{"step": NaN}', "{}"),
+        *('{"step": true}', '{"step": [1]}', '{"step": 1e999}', "[" * 100_000, "\x00\xff"),
+        '{"step": 15, "loss": "high", "train_return": [1], "updates": {}, "kl_loss": 1e999}',
+    ],
+)
+def test_a_line_that_is_no_row_is_passed_over_and_values_that_are_no_numbers(tmp_path, line):
+    logdir = make_run(tmp_path)
+    path = logdir / "metrics.jsonl"
+    path.write_text(line + "\n" + path.read_text(), encoding="utf-8", errors="replace")
+    run = comparison.read_run(logdir)
+    assert comparison.run_summary(run)["env_frames"] == STEPS
+    assert all(isinstance(v, int | float) for row in run.rows for v in row.values())
+
+
 def test_returns_are_means_over_the_last_tenth_and_the_best_twentieth(tmp_path):
     run = read(tmp_path, level=1.0)
     run.rows.extend({"step": STEPS, "train_return": 4.0} for _ in range(6))

@@ -36,12 +36,21 @@ def read_metrics(path: Path, warn: Callable[[str], Any] | None = None) -> list[R
 
 
 def _row(line: str) -> Row | None:
+    """The numbers of a line; None where it has no step. Other values are left out."""
     try:
-        row = json.loads(line)
-    except ValueError:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    good = isinstance(row, dict) and isinstance(row.get("step"), int | float)
-    return row if good else None
+    if not isinstance(found, dict):
+        return None
+    row = {key: value for key, value in found.items() if value is None or _is_number(value)}
+    return row if row.get("step") is not None else None
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # neither infinite nor a NaN
 
 
 def _to_stderr(message: str) -> None:
