@@ -8,6 +8,7 @@ first.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.commands import MISTAKES, one_line_errors, settle_stdout
 from dreamerv2.run import blocks, finish
@@ -29,12 +30,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner = make_runner(config, lambda mode, seeds: configured_envs(config, mode, seeds))
     with one_line_errors(RunError, OSError):
         try:
-            return runner.run()
+            code = runner.run()
+            if code == 0:
+                _report(Path(config.logdir).expanduser())
+            return code
         except RunBrokenError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
         finally:
             settle_stdout()
+
+
+def _report(logdir: Path) -> None:
+    """Writes the page about the run, whose loss must not make a run fail."""
+    from dreamerv2.page.html import write_page
+
+    path = logdir / "report.html"
+    try:
+        write_page(logdir, path)
+    except (OSError, ValueError) as error:
+        print(f"WARNING: {path} was not written ({error})")
+    else:
+        print(f"Report: {path}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ FLOORS = (
     {"dreamerv2.play"},
     {"dreamerv2.dream", "dreamerv2.film", "dreamerv2.latent", "dreamerv2.measure"}
     | {"dreamerv2.precision", "dreamerv2.reference"},
+    {"dreamerv2.page"},
     {"dreamerv2.api"},
     {"dreamerv2", "dreamerv2.__main__"},
 )
@@ -35,6 +36,7 @@ COMMANDS = {
     "parity",
     "plot",
     "render",
+    "report",
     "train",
 }
 

@@ -1,0 +1,73 @@
+"""The page about a run: all that it says is in the logdir, and it needs no other file."""
+
+import base64
+import json
+import re
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from dreamerv2 import report
+from dreamerv2.run.blocks import make_config
+
+
+@pytest.fixture
+def logdir(tmp_path):
+    """Of a run with two evaluations of three episodes each."""
+    make_config(["atari", "debug"], {"seed": 7}).save(tmp_path / "config.yaml")
+    rows = [{"step": step, "train_return": step / 100} for step in range(0, 1000, 100)]
+    rows += [{"step": 1000, "model_loss": 2.0, "critic": None, "updates": 12, "cpu_seconds": 90}]
+    rows += [{"step": step, "eval_return": float(i)} for step in (500, 1000) for i in (4, 5, 9)]
+    rows += [{"step": 1000, "model_skipped": 3.0, "model_loss_scale": 4096.0}]
+    lines = [json.dumps(row) for row in sorted(rows, key=lambda row: row["step"])]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "videos").mkdir()
+    for name in ("000000000500-eval_openl_image.gif", "000000001000-eval_openl_image.gif"):
+        frames = np.random.default_rng(len(name)).integers(0, 255, (2, 8, 8, 3), np.uint8)
+        iio.imwrite(tmp_path / "videos" / name, frames)
+    return tmp_path
+
+
+def test_the_page_says_what_was_run_and_what_came_of_it(logdir, capsys):
+    assert report.main(["--logdir", str(logdir)]) == 0
+    assert capsys.readouterr().out == f"{logdir}/report.html\n"
+    page = (logdir / "report.html").read_text()
+    assert (
+        "Mean return 6 (95 % interval 4 to 9) over 3 episodes at 1,000 environment frames" in page
+    )
+    for fact in ("atari_breakout", "2^12", "3 updates", "1m30s"):
+        assert fact in page, fact
+    assert re.search(r"<td>seed<td>7\b", page)
+    assert "<td>logdir" not in page and "<td>actor.min_std" not in page
+    assert re.search(r"not finite<td>1\b", page)
+    assert page.count("<svg") == 2  # return and loss: the others were never logged
+
+
+def test_everything_is_in_the_file_and_pictures_are_the_newest(logdir):
+    out = logdir / "elsewhere.html"
+    assert report.main(["--logdir", str(logdir), "--out", str(out)]) == 0
+    page = out.read_text()
+    newest = (logdir / "videos" / "000000001000-eval_openl_image.gif").read_bytes()
+    assert base64.b64encode(newest).decode() in page
+    assert page.count("<img") == 1
+    assert re.findall(r"(?:src|href)='(?!data:|#)", page) == []
+    assert re.findall(r'(?:src|xlink:href)="(?!#)', page) == []
+    assert "@import" not in page.split("<svg")[0] and "url(http" not in page
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--out", "page.pdf"], "--out page.pdf: expected a name that ends in .html"),
+        (["--parity", "no.npz"], "--parity no.npz: there is no such file"),
+        ([], "expected a run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit) as stopped:
+        report.main(["--logdir", str(tmp_path), *words])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+    assert list(tmp_path.iterdir()) == []
