@@ -82,7 +82,8 @@ class Driver:
         done = 0
         while done < steps:
             self._begin_episodes()
-            batch = {key: np.stack([obs[key] for obs in self._obs]) for key in self._obs[0]}
+            seen: list[Any] = self._obs  # all of them, from here on
+            batch = {key: np.stack([obs[key] for obs in seen]) for key in seen[0]}
             actions, self._state = policy(batch, self._state)
             for index, obs in self._ask(dict(enumerate(actions))):
                 if not self._emit(index, obs, actions[index], self._on_step):
@@ -105,14 +106,15 @@ class Driver:
             self._envs[index].send(action)
         for index in actions:
             try:
-                self._obs[index] = self._envs[index].receive()
+                obs = self._envs[index].receive()
+                self._obs[index] = obs
             except EnvLostError as error:
                 self._obs[index] = None
                 _log.warning(
                     "environment %d: %s; its episode is dropped, another one starts", index, error
                 )
             else:
-                yield index, self._obs[index]
+                yield index, obs
 
     def _emit(self, index: int, obs: dict, action: np.ndarray, callbacks: list) -> bool:
         """Hands on a row; False if it was a bad one, which dropped its episode."""

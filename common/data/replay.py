@@ -292,16 +292,16 @@ class Replay:
                     f"{self._damaged} damaged"
                 )
             pick = int(self._rng.integers(len(self._index) + len(running)))
-            from_file = pick < len(self._index)
-            growing = None if from_file else running[pick - len(self._index)]
-            total = self._index[pick].length + 1 if from_file else growing.rows
+            under_way = pick - len(self._index)
+            growing = running[under_way] if under_way >= 0 else None
+            total = growing.rows if growing is not None else self._index[pick].length + 1
             length = min(total, self._maxlen) if self._maxlen else total
             # Episodes of one length would otherwise have all their chunks end together.
             length = max(self._minlen, length - int(self._rng.integers(self._minlen)))
             widened = self._minlen if self._prioritize_ends else 0
             start = int(self._rng.integers(total - length + 1 + widened))
             start = min(start, total - length)
-            if not from_file:
+            if growing is not None:
                 arrays = self._sampled(growing.arrays(), "the episode under way")
                 rows = slice(start, start + length)
                 return _Sequence({k: v[rows].copy() for k, v in arrays.items()}, 0, length)

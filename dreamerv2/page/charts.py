@@ -49,7 +49,7 @@ def _svg(run: Run, metrics: Sequence[str]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    colors = dict.fromkeys(
+    colors: dict = dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
     )
     with matplotlib.rc_context({"svg.fonttype": "none", "grid.color": INK, **colors}):

@@ -167,8 +167,8 @@ class Trainer:
             job = self._waiting.pop(0)
             holder = lock.holder(job.logdir)
             if holder:
-                process = Elsewhere(job.logdir, holder)
-                self._running.append(Started(job, process, time.monotonic()))
+                elsewhere = Elsewhere(job.logdir, holder)
+                self._running.append(Started(job, elsewhere, time.monotonic()))
                 self._say(job, f"still runs ({holder}); waiting for it")
                 continue
             with comparison.log_path(job.logdir).open("a") as log:

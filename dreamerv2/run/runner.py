@@ -284,8 +284,8 @@ class Runner:
         self._driver.on_episode(functools.partial(self._log_episode, "train"))
         if self._eval_envs:
             # An agent that keeps an endless episode alive would keep the run from going on.
-            envs = [TimeLimit(env, self._longest_evaluation) for env in self._eval_envs]
-            self._eval_driver = Driver(envs, self._row_check(envs[0]))
+            limited = [TimeLimit(env, self._longest_evaluation) for env in self._eval_envs]
+            self._eval_driver = Driver(limited, self._row_check(limited[0]))
             self._eval_driver.on_bad_episode(functools.partial(self._drop_episode, "eval"))
             self._eval_driver.on_step(self._eval_replay.add_step)
             self._eval_driver.on_reset(self._eval_replay.add_step)

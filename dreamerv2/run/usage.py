@@ -114,8 +114,9 @@ def help_text(command: str, config: Config, blocks: Sequence[str], directory: Pa
 
 def _filled(text: str, first: int = 0, rest: int = 0) -> list[str]:
     """Lines of at most `WIDTH` columns, indented."""
-    indents = {"initial_indent": " " * first, "subsequent_indent": " " * rest}
-    return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False, **indents)
+    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    wrapper.initial_indent, wrapper.subsequent_indent = " " * first, " " * rest
+    return wrapper.wrap(text)
 
 
 def block_summaries(directory: Path) -> dict[str, str]:
