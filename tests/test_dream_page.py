@@ -262,7 +262,7 @@ def test_everything_can_be_reached_with_the_keyboard(open_page):
 def test_a_session_that_ends_says_why_and_can_be_opened_again(open_page):
     page = open_page()
     one_step(page, 2)
-    page.evaluate("WebSocket.prototype.plain = WebSocket.prototype.send")
+    page.evaluate("() => { WebSocket.prototype.plain = WebSocket.prototype.send }")
     page.evaluate("() => { WebSocket.prototype.send = function () { this.plain('{') } }")
     page.keyboard.press("p")
     wait(page, "document.getElementById('notice').innerText.includes('a message is not JSON')")
