@@ -489,7 +489,7 @@ class Runner:
         self._guard = Guard()
         self._carry = None
         self._batch = None
-        self._explored = False  # whether the last action was one that explores
+        self._explored = False
         self._updates_logged = 0
         self._saved = None
         self._recorder = failure.Recorder()
