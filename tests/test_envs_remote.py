@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.data.driver import EnvLostError
+from common.envs import make_envs
 from common.envs.remote import LOSSES, Remote
 from common.envs.scripted import Scripted
 
@@ -92,7 +93,7 @@ def test_one_that_never_gets_through_a_step_ends_the_run(remote):
         with pytest.raises(EnvLostError):
             env.step(ACTION)
     env.reset()
-    with pytest.raises(ValueError, match=f"died {LOSSES} times in a row"):
+    with pytest.raises(ConnectionError, match=f"died {LOSSES} times in a row"):
         env.step(ACTION)
 
 
@@ -116,3 +117,32 @@ def test_what_cannot_be_pickled_is_named():
     lock = threading.Lock()
     with pytest.raises(ValueError, match=r"cannot be pickled .*_thread.lock"):
         Remote(lambda seed: lock, seed=0)
+
+
+def test_several_environments_are_those_that_each_seed_gives_at_home():
+    envs = make_envs("gym_CartPole-v1", [3, 4], time_limit=50)
+    try:
+        firsts = [env.reset()["vector"] for env in envs]
+        for seed, first in zip([3, 4], firsts, strict=True):
+            home = make_envs("gym_CartPole-v1", [seed], time_limit=50)
+            assert not isinstance(home[0], Remote)
+            np.testing.assert_array_equal(home[0].reset()["vector"], first)
+        assert (firsts[0] != firsts[1]).any()
+    finally:
+        for env in envs:
+            env.close()
+
+
+def test_an_environment_object_is_copied_or_cannot_be():
+    envs = make_envs(Scripted(lengths=2, size=8), [0, 1])
+    try:
+        for env in envs:
+            env.send()
+        assert [env.receive()["counter"].tolist() for env in envs] == [[0, 0]] * 2
+    finally:
+        for env in envs:
+            env.close()
+    stuck = Scripted(lengths=2, size=8)
+    stuck.lock = threading.Lock()
+    with pytest.raises(ValueError, match="cannot be pickled"):
+        make_envs(stuck, [0, 1])

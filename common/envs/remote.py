@@ -47,8 +47,9 @@ class Remote(Env):
     patience: seconds that a step or a reset may take.
 
     One step costs about a fifth of a millisecond more than at home. A process that dies or does
-    not answer is ended, `receive` raises `EnvLostError`, and the next reset starts another one. An
-    exception of the environment itself comes through, and nothing may be called after it.
+    not answer is ended, `receive` raises `EnvLostError`, and the next reset starts another one;
+    after three in a row without a step between them it is a plain ConnectionError. An exception
+    of the environment itself comes through, and nothing may be called after it.
 
     Raises ValueError for an environment that cannot be pickled, made, reset or stepped.
     """
@@ -137,13 +138,15 @@ class Remote(Env):
             self._process.set_attr("record_frames", True)
 
     def _lose(self, error: Exception) -> None:
-        """Ends what is left of the process, and says so; ValueError after the last try."""
+        """Ends what is left of the process, and says so; ConnectionError after the last try."""
         self._end()
         self._losses += 1
         timeout = isinstance(error, multiprocessing.TimeoutError)
         what = f"did not answer for {self._patience:g} seconds" if timeout else "died"
         if self._losses >= LOSSES:
-            raise ValueError(f"the environment's process {what} {LOSSES} times in a row") from error
+            raise ConnectionError(
+                f"the environment's process {what} {LOSSES} times in a row"
+            ) from error
         raise EnvLostError(f"the environment's process {what}") from error
 
     def _end(self) -> None:
