@@ -534,6 +534,10 @@ def test_minatar_s_board_has_the_game_s_colours():
     obs = env.reset()
     painter = pictures.Painter(board=(10, 10, 4))
     np.testing.assert_array_equal(painter.decoded(obs["vector"]), env.render()[::CELL, ::CELL])
+    assert Parting().after(painter.scaled(obs["vector"]), painter.scaled(obs["vector"] * 0.6)) == (
+        Parting(steps=1)
+    )
+    assert Parting().after(painter.scaled(obs["vector"]), 0 * obs["vector"]).differing > 1
     half = painter.decoded(obs["vector"] / 2)
     assert (half != painter.decoded(obs["vector"])).any()
 

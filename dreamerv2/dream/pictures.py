@@ -53,14 +53,19 @@ class Painter:
         return self._vector(seen)
 
     def scaled(self, seen: np.ndarray) -> np.ndarray:
-        """What the decoder expects, in units in which 1 is the whole range of a number."""
-        return seen if seen.ndim == 3 or self._board else (seen - self._low) / self._span
+        """What the decoder expects, in units in which a quarter is a difference that is seen.
+
+        That is a quarter of a number's range; on a board, where something is or is not, a half.
+        """
+        if self._board:
+            return seen / 2
+        return seen if seen.ndim == 3 else (seen - self._low) / self._span
 
     def _vector(self, values: np.ndarray) -> np.ndarray:
         if self._board:
             return board_colours(values.reshape(self._board))
         canvas = np.empty((SIDE, SIDE, 3), np.uint8)
-        paint.vector(canvas, self.scaled(values))
+        paint.vector(canvas, (values - self._low) / self._span)
         return canvas
 
 
