@@ -1,6 +1,6 @@
 # make watch   set up what is needed, then film an agent that comes with the project: runs/watch.gif
 # make dream   set up what is needed, then play inside the imagination of that agent, in the browser
-# make train   set up what is needed, then train DreamerV2 on Atari Breakout; run it again to go on
+# make train   set up what is needed, then train on Atari Breakout for a night; run it again to go on
 # make play    the same on MinAtar's Breakout until the agent plays well, then film it (an hour)
 # make docs    set up what is needed, then build the site with the reference: build/docs/
 # make test    set up what is needed, then run the tests
@@ -37,7 +37,7 @@ dream: setup
 	$(RUN) -m dreamerv2.dream --logdir $(AGENT) $(ARGS)
 
 train: setup
-	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs atari small $(ARGS)
+	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs night $(ARGS)
 
 play: setup
 	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs minatar $(ARGS)
