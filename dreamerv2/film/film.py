@@ -159,7 +159,9 @@ def _film(layout: "Layout", take: "Take", saved: Saved, insight: "Insight", adva
     episode, font = take.episode, layout.font
     opinion = insight.opinion(episode.latents, episode.action)
     ahead = saved.config.imag_horizon
-    panels = make_panels(layout.names, episode, insight, opinion, names, ahead, font)
+    panels = make_panels(
+        layout.names, episode, insight, opinion, names, ahead, font, saved.config.task
+    )
     strip = Strip(episode, opinion, layout.inner_width, layout.scale, font)
     advance()
     return Film(layout, panels, strip)

@@ -3,7 +3,7 @@
 Shape letters: T rows (one per agent step), K latent variables, C classes, A action, D vector.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from common.log import paint
 from dreamerv2.agent.rssm import State
 from dreamerv2.film.insight import Forecast, Insight, Opinion
+from dreamerv2.film.vectors import Bars, board_shape, boards, number_names
 
 # A dream sees so many rows, then goes on alone, and starts again [agent steps].
 DREAM_CONTEXT, DREAM_STEPS = 5, 45
@@ -42,10 +43,13 @@ class Panel:
 
 
 class Picture(Panel):
-    """Images [T, H, W, C] or vectors [T, D], the latter as bars between `low` and `high` [D]."""
+    """Images [T, H, W, C] or vectors [T, D], the latter as `bars`, or many as cells between `low`
+    and `high` [D]."""
 
-    def __init__(self, name: Sequence[str], seen: np.ndarray, low=None, high=None):
-        self._name = tuple(name)
+    def __init__(
+        self, name: Sequence[str], seen: np.ndarray, low=None, high=None, bars: Bars | None = None
+    ):
+        self._name, self._bars = tuple(name), bars
         self._seen, self._low = seen, low
         if low is not None:
             # A number that never changes would fill its bar with noise of the model.
@@ -57,15 +61,17 @@ class Picture(Panel):
     def draw(self, area: np.ndarray, row: int) -> None:
         if self._seen.ndim == 4:
             paint.centered(area, paint.zoomed(paint.rgb(self._seen[row]), *area.shape[:2]))
-            return
-        paint.vector(area, (self._seen[row] - self._low) / self._span)
+        elif self._bars:
+            self._bars.draw(area, self._seen[row])
+        else:
+            paint.vector(area, (self._seen[row] - self._low) / self._span)
 
 
 class Prediction(Picture):
     """What the model expected from `age` agent steps ago; `dream`: without real actions."""
 
-    def __init__(self, forecast: Forecast, dream: bool, low=None, high=None):
-        super().__init__((), calm(forecast.seen), low, high)
+    def __init__(self, forecast: Forecast, dream: bool, low=None, high=None, bars=None):
+        super().__init__((), forecast.seen, low, high, bars)
         self._age, self._dream = forecast.age, dream
 
     def titles(self, row: int) -> tuple[str, ...]:
@@ -256,29 +262,47 @@ def make_panels(
     action_names: Sequence[str] | None,
     ahead: int,
     font: int,
+    task: str = "",
 ) -> dict[str, Panel]:
     """The panels of `names` but the screen, computed for the whole episode.
 
-    ahead: agent steps that open loop looks ahead.
+    ahead: agent steps that open loop looks ahead. task: names the numbers of a vector.
     """
     observed, latents = episode.observed, episode.latents
     size = "x".join(map(str, observed.shape[1:3])) if observed.ndim == 4 else observed.shape[1]
-    limits = vector_limits(observed) if observed.ndim == 2 else ()
+    shown, limits = _drawing(observed, task, font)
     makers = {
-        "input": lambda: Picture((f"input {size}", "input"), observed, *limits),
+        "input": lambda: Picture((f"input {size}", "input"), shown(observed), *limits),
         "recon": lambda: Picture(
-            ("reconstruction", "recon"), calm(insight.reconstruct(latents)), *limits
+            ("reconstruction", "recon"), shown(calm(insight.reconstruct(latents))), *limits
         ),
         "openloop": lambda: Prediction(
-            insight.open_loop(latents, episode.action, ahead), False, *limits
+            _seen_as(shown, insight.open_loop(latents, episode.action, ahead)), False, *limits
         ),
         "dream": lambda: Prediction(
-            insight.dream(latents, DREAM_CONTEXT, DREAM_STEPS), True, *limits
+            _seen_as(shown, insight.dream(latents, DREAM_CONTEXT, DREAM_STEPS)), True, *limits
         ),
         "latent": lambda: Latent(latents),
         "policy": lambda: Policy(opinion.policy, episode.action, action_names, font),
     }
     return {name: makers[name]() for name in names if name != "screen"}
+
+
+def _drawing(observed: np.ndarray, task: str, font: int) -> tuple[Callable, tuple]:
+    """How to turn what is seen into what `Picture` draws, and its further arguments."""
+    if observed.ndim != 2:
+        return lambda seen: seen, ()
+    size = observed.shape[1]
+    shape = board_shape(task, size)
+    if shape:
+        return lambda seen: boards(seen, shape), ()
+    if size <= paint.MOST_BARS:
+        return lambda seen: seen, (None, None, Bars(observed, number_names(task, size), font))
+    return lambda seen: seen, vector_limits(observed)
+
+
+def _seen_as(shown: Callable, forecast: Forecast) -> Forecast:
+    return forecast._replace(seen=shown(calm(forecast.seen)))
 
 
 def vector_limits(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
