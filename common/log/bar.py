@@ -21,7 +21,10 @@ class Bar:
         self, name: str, unit: str, total: int | None = None, stream: TextIO | None = None
     ):
         self._name, self._unit, self._total = name, unit, total
-        self._console = Console(file=stream or sys.stderr, highlight=False, markup=False)
+        # In a notebook rich would show each line as a piece of HTML.
+        self._console = Console(
+            file=stream or sys.stderr, highlight=False, markup=False, force_jupyter=False
+        )
         of_total = "" if total is None else "/{task.total:,}"
         columns: list[ProgressColumn] = [
             TextColumn(f"{{task.description}} {{task.completed:,}}{of_total} {unit}")

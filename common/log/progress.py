@@ -42,7 +42,10 @@ class Progress:
         self._multiplier = multiplier
         self._interval = interval
         self._stream = _Stream(stream or sys.stdout)
-        self._console = Console(file=cast(TextIO, self._stream), highlight=False, markup=False)
+        # In a notebook rich would show each line as a piece of HTML.
+        self._console = Console(
+            file=cast(TextIO, self._stream), highlight=False, markup=False, force_jupyter=False
+        )
         self._live: Live | None = None
         self._phase = "start"
         self._rates: dict[str, _Rates] = collections.defaultdict(_Rates)
