@@ -21,9 +21,15 @@ class Bar:
         self, name: str, unit: str, total: int | None = None, stream: TextIO | None = None
     ):
         self._name, self._unit, self._total = name, unit, total
-        # In a notebook rich would show each line as a piece of HTML.
+        stream = stream or sys.stderr
+        # In a notebook, which is none, rich would draw as in a terminal.
+        terminal = None if stream.isatty() else False
         self._console = Console(
-            file=stream or sys.stderr, highlight=False, markup=False, force_jupyter=False
+            file=stream,
+            highlight=False,
+            markup=False,
+            force_jupyter=False,
+            force_terminal=terminal,
         )
         of_total = "" if total is None else "/{task.total:,}"
         columns: list[ProgressColumn] = [

@@ -42,9 +42,14 @@ class Progress:
         self._multiplier = multiplier
         self._interval = interval
         self._stream = _Stream(stream or sys.stdout)
-        # In a notebook rich would show each line as a piece of HTML.
+        # In a notebook, which is none, rich would draw as in a terminal.
+        terminal = None if self._stream.isatty() else False
         self._console = Console(
-            file=cast(TextIO, self._stream), highlight=False, markup=False, force_jupyter=False
+            file=cast(TextIO, self._stream),
+            highlight=False,
+            markup=False,
+            force_jupyter=False,
+            force_terminal=terminal,
         )
         self._live: Live | None = None
         self._phase = "start"
