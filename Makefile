@@ -24,7 +24,7 @@ READY := $(VENV)/ready
 # Not where `train` goes: another game.
 play: LOGDIR := runs/minatar
 
-.PHONY: watch dream train play test test-slow test-legacy learn lint docs setup
+.PHONY: watch dream train play test test-slow test-legacy faults learn lint docs setup
 
 # The agent that `watch` films and `dream` opens: one of videos/agents/, or the directory of a run.
 AGENT := minatar
@@ -48,6 +48,10 @@ test: setup
 
 test-slow: setup
 	$(RUN) -m pytest -m slow $(ARGS)
+
+# Breaks real runs on purpose (docs/reliability.md); ARGS="--scale 0.1" for a tenth of the trials.
+faults: setup
+	$(RUN) tests/faults/run.py $(ARGS)
 
 # gym and atari-py are no longer maintained: they stay out of the environment of all else. atari-py
 # is compiled; that takes a C++ compiler, CMake and zlib (Debian: build-essential, cmake, zlib1g-dev).

@@ -1,0 +1,74 @@
+"""Signals in each phase, and two processes on one logdir."""
+
+import queue
+import signal
+import threading
+import time
+from pathlib import Path
+
+from outcome import Outcome, damaged, one_line, start
+
+from common import checkpoint
+
+PHASES = ("prefill", "compile", "eval", "train")
+SIGNALS = {
+    "SIGINT": [signal.SIGINT],
+    "SIGTERM": [signal.SIGTERM],
+    "SIGHUP": [signal.SIGHUP],
+    "two SIGINT": [signal.SIGINT, signal.SIGINT],
+}
+
+
+def wait_for_line(process, word: str, seconds: float = 180) -> bool:
+    """Whether the process prints a line that starts with `word` in time."""
+    lines: queue.Queue = queue.Queue()
+    threading.Thread(
+        target=lambda: [lines.put(line) for line in process.stdout], daemon=True
+    ).start()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and (process.poll() is None or not lines.empty()):
+        try:
+            if lines.get(timeout=1).startswith(word):
+                return True
+        except queue.Empty:
+            continue
+    return False
+
+
+def signals_in_phases(trials: int, where: Path) -> Outcome:
+    outcome = Outcome()
+    cases = [(name, phase) for name in SIGNALS for phase in PHASES]
+    for name, phase in cases[:: max(1, len(cases) // trials)]:
+        logdir = where / f"{name}-{phase}".replace(" ", "-")
+        process = start(logdir, "--steps", "1000000", "--prefill", "1000")
+        reached = wait_for_line(process, phase)
+        for number in SIGNALS[name]:
+            process.send_signal(number)
+        process.wait(timeout=180)
+        problem = damaged(logdir)
+        if not reached:
+            problem = "the phase was not reached"
+        elif process.returncode != 128 + SIGNALS[name][0]:
+            problem = f"exit code {process.returncode}"
+        elif len(SIGNALS[name]) == 1 and not list(logdir.glob("checkpoints/*.npz")):
+            problem = "nothing was saved"
+        outcome.add(f"{name} in {phase}", problem)
+    return outcome
+
+
+def two_processes(trials: int, where: Path) -> Outcome:
+    outcome, logdir = Outcome(), where / "run"
+    first = start(logdir, "--steps", "1000000")
+    wait_for_line(first, "train")
+    for trial in range(trials):
+        second = start(logdir, "--steps", "1000000")
+        _, err = second.communicate(timeout=180)
+        problem = one_line(second.returncode, err)
+        if f"has a run already: process {first.pid} on " not in err:
+            problem = problem or "it does not say who"
+        outcome.add(f"second process {trial}", problem)
+    first.send_signal(signal.SIGTERM)
+    first.wait(timeout=180)
+    if outcome.short == [] and not checkpoint.Checkpoints(logdir / "checkpoints", 2).latest():
+        outcome.short.append("the first one saved nothing")
+    return outcome
