@@ -1,10 +1,12 @@
 """Checkpoints: one uncompressed zip of named arrays and a JSON part, written atomically."""
 
 import contextlib
+import copy
 import io
 import json
 import os
 import re
+import threading
 import tokenize
 import zipfile
 import zlib
@@ -153,6 +155,8 @@ class Checkpoints:
         self._keep = keep
         self._temporary: Path | None = None
         self._whole: set[Path] = set()  # written or read by this process
+        self._writer: threading.Thread | None = None
+        self._problem: BaseException | None = None
 
     def save(
         self,
@@ -165,6 +169,10 @@ class Checkpoints:
 
         The one just written stays in any case, even if a run that went back leaves newer ones.
         """
+        self.wait()
+        return self._save(agent_steps, arrays, meta, temporary)
+
+    def _save(self, agent_steps: int, arrays: Mapping, meta: Mapping, temporary: bool) -> Path:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{agent_steps:012d}.npz"
         temporary = temporary and (path == self._temporary or not path.exists())
@@ -179,6 +187,34 @@ class Checkpoints:
         for other in others[: max(0, len(others) - self._keep + 1)]:
             other.unlink()
         return path
+
+    def save_behind(
+        self, agent_steps: int, arrays: Mapping[str, np.ndarray], meta: Mapping
+    ) -> None:
+        """`save` of a temporary checkpoint in a thread: large ones take seconds on a slow disk.
+
+        The arrays must not be changed afterwards. What goes wrong is raised by the next `wait`.
+        """
+        self.wait()
+        meta = copy.deepcopy(dict(meta))
+
+        def write():
+            try:
+                self._save(agent_steps, arrays, meta, temporary=True)
+            except BaseException as error:
+                self._problem = error
+
+        self._writer = threading.Thread(target=write)
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Until what was begun is on disk; raises what went wrong with it."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
 
     def load(self, path: Path) -> tuple[dict[str, np.ndarray], dict]:
         """As the function `load`."""

@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import threading
 import zipfile
 
 import numpy as np
@@ -213,3 +214,27 @@ def test_an_error_of_a_write_names_the_file(tmp_path):
     with pytest.raises(OSError) as error, write_atomically(tmp_path / "a.npz"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert error.value.filename == str(tmp_path / "a.npz")
+
+
+def test_a_checkpoint_written_behind_is_that_of_the_call_and_its_error_is_not_lost(
+    tmp_path, monkeypatch
+):
+    checkpoints, meta = Checkpoints(tmp_path / "checkpoints", keep=1), {"list": [1]}
+    begin, slow = threading.Event(), checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *args: (begin.wait(), slow(*args)))
+    checkpoints.save_behind(5, ARRAYS, meta)
+    meta["list"].append(2)  # training goes on
+    assert checkpoints.latest() is None
+    begin.set()
+    checkpoints.wait()
+    assert checkpoints.load(checkpoints.path(5))[1] == {"list": [1]}
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    checkpoints.save_behind(6, ARRAYS, meta)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(7, ARRAYS, meta)
+    checkpoints.wait()
+    assert [path.name for path in checkpoints.all()] == ["000000000005.npz"]

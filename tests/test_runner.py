@@ -678,7 +678,9 @@ def test_logs_that_cannot_be_written_do_not_end_the_run(tmp_path, capsys):
 def test_checkpoints_by_the_clock_stand_beside_the_others(tmp_path, monkeypatch):
     runner, saved = make(tmp_path), []
     save = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda *args: (saved.append(runner.step), save(*args)))
+    monkeypatch.setattr(
+        checkpoint, "save", lambda path, *a: (saved.append(int(path.stem)), save(path, *a))
+    )
     runner._save_due = EverySeconds(7, now=lambda: runner.step)
     runner.run()
     assert saved == [

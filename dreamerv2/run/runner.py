@@ -1,5 +1,6 @@
 """The loop of a run: prefill, pretrain, then evaluation and training in turn."""
 
+import contextlib
 import functools
 import re
 import time
@@ -187,6 +188,8 @@ class Runner:
         return not self._interrupt and self.step < self._config.steps
 
     def _close(self) -> None:
+        with contextlib.suppress(OSError):  # said already by the save that came after it
+            self._checkpoints.wait()
         self._progress.close()
         self._logger.close()
         for env in (*self._envs, *self._eval_envs):
@@ -558,7 +561,10 @@ class Runner:
             self._show(f"{self._interrupt.name}: saving; once more ends the run at once.")
         self._check_parameters()
         self._forget_broken_carry()
-        self._checkpoints.save(self.step, *self._state(), temporary=by_the_clock)
+        if by_the_clock:
+            self._checkpoints.save_behind(self.step, *self._state())
+        else:
+            self._checkpoints.save(self.step, *self._state())
         self._saved = (self.step, self.updates)
         self._save_due.restart()
 
