@@ -351,6 +351,26 @@ def test_an_episode_of_another_task_or_a_damaged_one_is_refused(tmp_path):
         page.episodes.read(name)
 
 
+def test_without_the_game_there_are_the_stored_moments_or_one_line(tmp_path, monkeypatch):
+    def no_game(self, seed):
+        raise ValueError("task 'mine': no such game")
+
+    saved.save(tmp_path)
+    monkeypatch.setattr(restore.Saved, "env", no_game)
+    with pytest.raises(ValueError, match="no such game"):
+        world.load(restore.read(tmp_path), tmp_path)
+    name, _ = store(tmp_path)
+    session = Session(world.load(restore.read(tmp_path), tmp_path))
+    assert session.origin.episode == name and session.now.settings.where == "dream"
+    run(session, 2, act(RIGHT))
+    with pytest.raises(SessionError, match="no such game"):
+        session.start(Start(seed=1))
+    with pytest.raises(SessionError, match="no such game"):
+        session.change(where="both")
+    assert session.cursor == 2
+    session.close()
+
+
 # Links
 
 

@@ -10,7 +10,7 @@ Application = Callable[[dict, Callable, Callable], Awaitable[None]]
 # Nothing from elsewhere, and no page of others around this one.
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
