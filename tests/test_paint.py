@@ -34,3 +34,13 @@ def test_a_curve_joins_its_points():
     paint.curve(canvas, np.array([0.0, 4.0, 4.0]), 1, (9, 9, 9))
     expected = [[1, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0] * 4]
     np.testing.assert_array_equal(canvas[..., 0] // 9, expected)
+
+
+def test_words_stand_left_of_the_rows_that_they_name():
+    clip = np.zeros((2, 96, 20, 1), np.uint8)
+    named = paint.name_rows(clip, ("truth", "", "error"))
+    assert named.shape == (2, 96, paint.NAMES_WIDTH + 20, 1)
+    words = named[0, :, : paint.NAMES_WIDTH, 0].reshape(3, -1)
+    assert [len(np.unique(row)) > 1 for row in words] == [True, False, True]
+    np.testing.assert_array_equal(named[:, :, paint.NAMES_WIDTH :], clip)
+    assert paint.name_rows(clip.repeat(3, 3), ("truth",)).shape[3] == 3

@@ -82,7 +82,7 @@ def test_both_gifs_of_every_evaluation_can_be_seen(finished):
         *("000000001600-eval_openl_image.gif", "000000001600-eval_policy_image.gif"),
     ]
     # Truth, model and error of all four sequences of a batch; equal frames are merged.
-    assert shapes["000000000640-eval_openl_image.gif"][1:] == (192, 256, 3)
+    assert shapes["000000000640-eval_openl_image.gif"][1:] == (192, 48 + 256, 3)
     assert shapes["000000000640-eval_policy_image.gif"][1:] == (64, 64, 3)
 
 

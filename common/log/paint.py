@@ -5,6 +5,7 @@ Canvases are uint8 [H, W, 3] and are painted in place; x goes right, y goes down
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,6 +23,7 @@ MAGENTA: Color = (255, 88, 196)
 
 # Vectors up to this size are shown as bars, larger ones as cells.
 MOST_BARS = 32
+NAMES_WIDTH = 48  # pixels
 # Steps between background and letter: smooth enough, and few colours.
 _SHADES = 4
 
@@ -70,6 +72,21 @@ def label(canvas: np.ndarray, string: str, size: int, color: Color = TEXT) -> No
     up = (lines[0] + lines[-1] + 1 - len(canvas)) // 2
     mask = mask[max(0, up) : max(0, up) + len(canvas)]
     _stamp(canvas[max(0, -up) :], mask, color)
+
+
+def name_rows(clip: np.ndarray, names: Sequence[str], size: int = 11) -> np.ndarray:
+    """Words left of the rows of equal height that a clip uint8 [T, H, W, C] consists of.
+
+    The words take `NAMES_WIDTH` pixels; a gray clip stays gray.
+    """
+    _, height, _, channels = clip.shape
+    column = np.empty((height, NAMES_WIDTH, 3), np.uint8)
+    column[:] = BACKGROUND
+    each = height // len(names)
+    for i, name in enumerate(names):
+        label(column[i * each : (i + 1) * each, 4:], name, size)
+    column = column if channels == 3 else column.mean(-1, keepdims=True).astype(np.uint8)
+    return np.concatenate([np.broadcast_to(column, (len(clip), *column.shape)), clip], 2)
 
 
 def fitting(candidates: tuple[str, ...], size: int, width: int) -> str:

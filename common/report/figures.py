@@ -9,6 +9,7 @@ from common.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLORS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8e5ea2", "#c98c1a", "#666666")
@@ -32,6 +33,14 @@ def figure(path: Path, width: float, height: float, dpi: int = DPI) -> Iterator[
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as file:
         drawing.savefig(file, format=path.suffix[1:])
+
+
+def whole_numbers(*axes: "Axis") -> None:
+    """Ticks of these axes at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def plain(axes: "Axes") -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from common.envs.minatar import board_colours
-from common.report.figures import figure
+from common.report.figures import figure, whole_numbers
 from dreamerv2.latent.information import Information
 from dreamerv2.latent.interpolate import Example, Interpolation
 from dreamerv2.latent.sweep import Sweep, others_in_use, per_variable
@@ -21,6 +21,7 @@ CURRENT = "#2ca02c"
 BLUE, ORANGE, GRAY, LIGHT = "#1f77b4", "#ff7f0e", "#777777", "#d8d8d8"
 BRIGHTER, DARKER = "#b2182b", "#2166ac"
 DPI = 100
+LEGEND_INCHES = 2.4  # width of an entry of a legend
 TILE = 40  # pixels that an image has at least in a grid of them
 
 
@@ -42,8 +43,10 @@ def usage_heatmap(path: Path, posterior: Usage, prior: Usage) -> None:
                 aspect="auto",
                 interpolation="nearest",
             )
-            ax.set_title(f"{name}: {(counts == 0).mean():.0%} of the cells never used")
+            never = (counts == 0).sum()
+            ax.set_title(f"{name}: {never:,} of {counts.size:,} cells never used")
             ax.set_xlabel("class")
+            whole_numbers(ax.xaxis, ax.yaxis)
         axes[0].set_ylabel("variable")
         drawing.colorbar(image, ax=axes, label=f"rows in which the cell was on, of {rows:,}")
         drawing.legend(handles=[Patch(color=NEVER, label="never used")], loc="outside lower center")
@@ -60,6 +63,7 @@ def usage_variables(path: Path, posterior: Usage, prior: Usage) -> None:
         bars.bar(x + 0.2, prior_entropy, 0.4, color=ORANGE, label="prior")
         bars.axhline(np.log2(classes), color=GRAY, ls="--", label="all classes used evenly")
         bars.set(xlabel="variable", ylabel="entropy [bits]", title="How much each variable varies")
+        whole_numbers(bars.xaxis)
         drawing.legend(*bars.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         for usage, color in ((posterior, BLUE), (prior, ORANGE)):
             curve.plot(usage.seen, 100 * usage.never_used, color=color)
@@ -92,7 +96,8 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
                 tile = tile.repeat(zoom, 0).repeat(zoom, 1)
                 canvas[y + pad : y + pad + size, x + pad : x + pad + size] = tile
     height, width = canvas.shape[:2]
-    with figure(path, 1.3 + width / 110, 1.2 + height / 110) as drawing:
+    wide = max(1.3 + width / 110, LEGEND_INCHES + 0.4)
+    with figure(path, wide, 1.2 + height / 110) as drawing:
         ax = drawing.subplots()
         ax.imshow(canvas, interpolation="antialiased", aspect="equal")
         ticks = (np.arange(len(order)) * 2 + 1) * cell
@@ -109,7 +114,8 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
             "change: darker": DARKER,
         }
         handles = [Patch(color=color, label=label) for label, color in legend.items()]
-        drawing.legend(handles=handles, loc="outside upper center", ncols=3)
+        columns = max(1, min(3, int(drawing.get_figwidth() / LEGEND_INCHES)))
+        drawing.legend(handles=handles, loc="outside upper center", ncols=columns)
 
 
 def sweep_maps(path: Path, result: Sweep) -> None:

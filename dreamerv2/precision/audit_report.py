@@ -202,7 +202,7 @@ def draw(path: Path, content: Mapping[str, Any], half: Mapping[str, Any]) -> Non
     with figure(path, 16, 8, dpi=100) as drawing:
         drawing.suptitle(
             f"{content['task']}: gradient entries that float16 turns to zero or infinity, by loss "
-            f"scale ({half['sweep']['updates']} updates)"
+            f"scale ({half['sweep']['updates']} of the {content['updates']} updates)"
         )
         *panels, last = drawing.subplots(2, PANELS // 2).flat
         for axes, (module, share) in zip(panels, modules.items(), strict=True):

@@ -21,6 +21,7 @@ from common.envs.base import Env
 from common.envs.wrappers import TimeLimit
 from common.files import sweep_temporary
 from common.interrupt import Interrupt
+from common.log import paint, video
 from common.log.logger import Logger
 from common.log.progress import Progress, Stopwatch
 from common.seeds import derive_seed
@@ -239,7 +240,9 @@ class Runner:
             self._evaluation = {"agent_steps": self.step, "returns": self._eval_returns}
             seen = self._eval_replay.stats["loaded_episodes"]
             batch = next_batch(self._eval_batches if seen else self._batches)
-            self._logger.add(self._agent.report(batch), prefix="eval")
+            report = self._agent.report(batch)
+            clips = {name: with_words(clip) for name, clip in report.items()}
+            self._logger.add(clips, prefix="eval")
             self._logger.write()
         return True
 
@@ -637,6 +640,17 @@ class TimedEnv:
     def receive(self) -> dict[str, np.ndarray]:
         with self._stopwatch("env"):
             return self._env.receive()
+
+
+def with_words(clip: Any) -> np.ndarray:
+    """An open-loop clip of `Agent.report`, float [T, 3 H, W, C], that says which row is what.
+
+    Those of other kinds of images, which no one can draw, stay as they are.
+    """
+    clip = np.asarray(clip)
+    if clip.ndim != 4 or clip.shape[-1] not in (1, 3):
+        return clip
+    return paint.name_rows(video.to_uint8(clip), ("truth", "model", "error"))
 
 
 def next_batch(batches: Iterator[Batch]) -> Batch:
