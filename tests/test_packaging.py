@@ -81,6 +81,7 @@ def test_the_wheel_holds_the_packages_and_every_block_and_nothing_else(project, 
         for package in ("common", "dreamerv2")
         for path in (project / package).rglob("*.py")
     }
+    wanted |= {"common/py.typed", "dreamerv2/py.typed"}
     wanted |= {f"dreamerv2/configs/{path.name}" for path in project.glob("configs/*.yaml")}
     page = project / "dreamerv2" / "dream" / "page"
     wanted |= {f"dreamerv2/dream/page/{path.name}" for path in page.iterdir()}
