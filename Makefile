@@ -59,7 +59,7 @@ test-legacy: VENV := .venv-legacy
 test-legacy: EXTRAS := legacy,test
 test-legacy:
 	@$(MAKE) setup VENV=$(VENV) EXTRAS=$(EXTRAS)
-	$(RUN) -m pytest tests/test_legacy.py tests/test_envs_atari.py tests/test_envs_gym.py $(ARGS)
+	$(VENV)/bin/python -m pytest tests/test_legacy.py tests/test_envs_atari.py tests/test_envs_gym.py $(ARGS)
 
 # Faithful, and able to learn: either can be broken alone (docs/results.md).
 learn: setup

@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import logging
 import multiprocessing
 import os
 import pickle
@@ -27,7 +26,8 @@ LOSSES = 3  # in a row without a step between them: there is no hope left
 # How a process that died, or does not answer, looks from here.
 _LOST = (EOFError, OSError, multiprocessing.TimeoutError, NoAsyncCallError)
 
-_log = logging.getLogger(__name__)
+# What `survey` found, by the pickled maker: an evaluation makes an environment per episode.
+_surveyed: dict[bytes, "Spaces"] = {}
 
 
 class Spaces(NamedTuple):
@@ -168,17 +168,19 @@ def survey(make: Callable[[int], Env], seed: int) -> Spaces:
     """
     parcel: Any = CloudpickleWrapper(make)  # type: ignore[arg-type]
     try:
-        pickle.dumps(parcel)
+        key = pickle.dumps(parcel)
     except Exception as error:  # what is in it raises what it likes
         raise ValueError(
             f"the environment cannot be pickled for a process of its own: {error}"
         ) from error
-    context = multiprocessing.get_context(START_METHOD)
-    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-        try:
-            return pool.submit(_survey, parcel, seed).result()
-        except Exception as error:  # so do environments
-            raise ValueError(_failed(error)) from error
+    if key not in _surveyed:
+        context = multiprocessing.get_context(START_METHOD)
+        with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+            try:
+                _surveyed[key] = pool.submit(_survey, parcel, seed).result()
+            except Exception as error:  # so do environments
+                raise ValueError(_failed(error)) from error
+    return _surveyed[key]
 
 
 def _failed(error: Exception) -> str:
