@@ -35,6 +35,7 @@ class Outcome:
 
     def add(self, name: str, problem: str | None) -> None:
         self.tried += 1
+        sys.stderr.write(f"{'FELL SHORT' if problem else 'held'}: {name}\n")
         if problem:
             self.short.append(f"{name}: {problem}")
 
