@@ -16,9 +16,7 @@ from dreamerv2.run.blocks import defaults
 
 # Features that are not here, off in the reference as long as these keys have these values.
 OFF = {
-    "envs": 1,
     "envs_parallel": "none",
-    "dmc_camera": -1,
 }
 UNUSED = ("slow_baseline",)  # read by nothing in the reference either
 
