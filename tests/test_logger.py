@@ -201,4 +201,4 @@ def test_wandb_gets_rows_and_clips_offline_and_goes_on_with_the_same_run(tmp_pat
     assert len(files) == 2
     assert len({path.name for path in files}) == 1
     assert any(b"return/train_return" in path.read_bytes() for path in files)
-    assert len(list(tmp_path.glob("wandb/*/files/media/videos/clips/*.gif"))) == 2
+    assert len(list(tmp_path.glob("wandb/offline-run-*/files/media/videos/clips/*.gif"))) == 2

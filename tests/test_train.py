@@ -63,6 +63,7 @@ def test_a_run_leaves_all_that_it_should(finished):
     assert names == {
         *("checkpoints", "config.yaml", "eval_episodes", "metrics.jsonl", "train_episodes"),
         "videos",
+        "report.html",
     }
     assert len(list(logdir.glob("events.out.tfevents.*"))) == 1
     assert blocks.load_config(logdir / "config.yaml").steps == 400

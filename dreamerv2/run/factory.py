@@ -132,7 +132,9 @@ def make_logger(config: Config, show: Callable[[str], None]) -> Logger:
     if config.wandb:
         from common.log.weights_and_biases import WandbOutput
 
-        outputs.append(WandbOutput(config.wandb, logdir, metric_group, config.nested()))
+        # Made at once: a package that is missing is said before the run begins.
+        cloud = WandbOutput(config.wandb, logdir, metric_group, config.nested())
+        outputs.append(Tolerant("Weights & Biases", lambda: cloud, show))
     return Logger(outputs, config.action_repeat)
 
 
