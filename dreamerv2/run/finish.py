@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from common.checkpoint import Checkpoints, load_meta
+from common.checkpoint import CheckpointError, Checkpoints, load_meta
 from common.config import Config
 from common.log.progress import duration
 
@@ -15,10 +15,14 @@ from common.log.progress import duration
 def finished(config: Config) -> str | None:
     """What a run in `config.logdir` has come to, if `config.steps` are done and evaluated.
 
-    Reads no more than the meta of the latest checkpoint. Raises `CheckpointError` if it is damaged.
+    Reads no more than the meta of the latest checkpoint. One that is damaged is left to whoever
+    resumes the run and can say what to do.
     """
     latest = Checkpoints(Path(config.logdir).expanduser() / "checkpoints", keep=1).latest()
-    meta = load_meta(latest) if latest else {}
+    try:
+        meta = load_meta(latest) if latest else {}
+    except CheckpointError:
+        return None
     if meta.get("agent_steps", -1) < config.steps or not is_evaluated(meta):
         return None
     return summary(meta, config)
