@@ -46,6 +46,7 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
     if done:
         print(done)
         return
+    from dreamerv2.page.html import write_at_end
     from dreamerv2.run.factory import make_runner, prepared_envs
 
     objects = {"train": env, "eval": eval_env}
@@ -54,7 +55,8 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
         given = objects[mode]
         return [] if given is None else prepared_envs(config, given, mode, seeds)
 
-    make_runner(config, prepared).run()
+    if make_runner(config, prepared).run() == 0:
+        write_at_end(Path(config.logdir).expanduser())
 
 
 def evaluate(

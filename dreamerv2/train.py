@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if done:
             print(done)
             return 0
+        from dreamerv2.page.html import write_at_end
         from dreamerv2.run.factory import configured_envs, make_runner
         from dreamerv2.run.monitor import RunBrokenError
         from dreamerv2.run.runner import RunError
@@ -32,26 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code = runner.run()
             if code == 0:
-                _report(Path(config.logdir).expanduser())
+                write_at_end(Path(config.logdir).expanduser())
             return code
         except RunBrokenError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
         finally:
             settle_stdout()
-
-
-def _report(logdir: Path) -> None:
-    """Writes the page about the run, whose loss must not make a run fail."""
-    from dreamerv2.page.html import write_page
-
-    path = logdir / "report.html"
-    try:
-        write_page(logdir, path)
-    except (OSError, ValueError) as error:
-        print(f"WARNING: {path} was not written ({error})")
-    else:
-        print(f"Report: {path}")
 
 
 if __name__ == "__main__":

@@ -288,6 +288,7 @@ def test_api_trains_on_a_gymnasium_environment(tmp_path):
     assert rows[0]["train_return"] == rows[0]["train_length"]
     assert rows[-1]["step"] <= 240 and not any("eval_return" in row for row in rows)
     assert latest(tmp_path).name == "000000000240.npz"
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_api_asks_for_a_logdir():

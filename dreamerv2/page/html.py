@@ -96,3 +96,14 @@ def _parity(text: str | None) -> str:
         return f"<pre>{html.escape(text)}</pre>"
     command = "python -m dreamerv2.report --logdir DIR --parity tests/golden/atari.npz"
     return f"<p class=soft>Not measured for this page. To do so: <code>{command}</code></p>"
+
+
+def write_at_end(logdir: Path) -> None:
+    """`LOGDIR/report.html` of a run that has ended; its loss must not make the run fail."""
+    path = logdir / "report.html"
+    try:
+        write_page(logdir, path)
+    except (OSError, ValueError) as error:
+        print(f"WARNING: {path} was not written ({error})")
+    else:
+        print(f"Report: {path}")
