@@ -255,8 +255,9 @@ def test_a_feature_that_does_not_exist_here_is_refused_by_name(copy, tmp_path):
     path = copy / "config.yaml"
     path.chmod(0o644)
     text = path.read_text()
-    path.write_text(text.replace("envs: 1", "envs: 2"))
-    with pytest.raises(ValueError, match="envs: got 2, but this feature"):
+    assert "envs_parallel: none" in text
+    path.write_text(text.replace("envs_parallel: none", "envs_parallel: process"))
+    with pytest.raises(ValueError, match="envs_parallel: got 'process', but this feature"):
         import_run(copy, tmp_path / "run")
 
 
