@@ -1,21 +1,27 @@
 # docker build -t dreamerv2 .
 # docker run --rm -v "$PWD/runs:/dreamerv2/runs" dreamerv2 make train
 #
-# On a GPU, from TensorFlow's image, and with the GPUs given to the container:
-# docker build -t dreamerv2 --build-arg BASE=tensorflow/tensorflow:2.21.0-gpu .
+# On a GPU the host needs NVIDIA's driver and container toolkit; CUDA comes with the extra `cuda`:
+# docker build -t dreamerv2 --build-arg EXTRAS=classic,cuda,dream,minatar,test .
 # docker run --rm --gpus all -v "$PWD/runs:/dreamerv2/runs" dreamerv2 make train
-ARG BASE=python:3.11-slim
-FROM ${BASE}
+#
+# TensorFlow's own GPU images do not serve as a base: since 2.18 they have cuDNN 8.9, and
+# TensorFlow looks for cuDNN 9 (github.com/tensorflow/build, issue 221).
+FROM python:3.11-slim
 
-# python3-venv, for TensorFlow's image: what is installed lives in an environment of its own.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends make python3-venv \
+    && apt-get install -y --no-install-recommends make \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /dreamerv2
 COPY . .
-# The dependencies with their tested versions. On a GPU the libraries of the image serve: no extra `cuda`.
-RUN make setup EXTRAS=classic,dream,minatar,test
+# The dependencies with their tested versions.
+ARG EXTRAS=classic,dream,minatar,test
+RUN make setup EXTRAS=${EXTRAS}
+# TensorFlow 2.21 does not look into every directory of the extra `cuda` (cusolver is left out), but
+# the system's linker does.
+RUN ls -d /dreamerv2/.venv/lib/python3.11/site-packages/nvidia/*/lib \
+      > /etc/ld.so.conf.d/cuda.conf 2>/dev/null; ldconfig
 ENV PYTHONUNBUFFERED=1
 
 CMD ["make", "watch"]

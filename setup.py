@@ -19,15 +19,21 @@ setup(
         *find_packages(include=["common*", "dreamerv2*"]),
         "dreamerv2.agents",
         "dreamerv2.configs",
+        "dreamerv2.golden",
     ],
-    # In a checkout blocks and agents stand beside the package, where a reader looks for them.
-    package_dir={"dreamerv2.agents": "videos/agents", "dreamerv2.configs": "configs"},
+    # In a checkout these stand beside the package, where a reader looks for them.
+    package_dir={
+        "dreamerv2.agents": "videos/agents",
+        "dreamerv2.configs": "configs",
+        "dreamerv2.golden": "tests/golden",
+    },
     package_data={
         "common": ["py.typed"],
         "dreamerv2": ["py.typed"],
         "dreamerv2.agents": ["*.npz", "*.md"],
         "dreamerv2.configs": ["*.yaml"],
         "dreamerv2.dream": ["page/*"],
+        "dreamerv2.golden": ["atari.npz"],
     },
     # The lower bounds are what Python 3.10 gets, the upper ones the next version that may break;
     # constraints.txt has the exact versions that were tested.

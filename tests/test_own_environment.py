@@ -153,6 +153,14 @@ def test_the_start_says_who_reads_what_and_which_pattern_excludes_it():
     ]
 
 
+def test_what_is_only_logged_takes_one_line_at_the_start():
+    agent, config = small_agent()
+    counts = {f"log_{name}": agent.obs_space["reward"] for name in ("coal", "wood", "stone")}
+    lines = who_reads(config, {**agent.obs_space, **counts}, agent).splitlines()
+    assert lines[:-1] == who_reads(config, agent.obs_space, agent).splitlines()
+    assert lines[-1] == "  and 3 that are only logged: log_coal, log_wood, log_stone"
+
+
 def test_evaluate_plays_seeded_episodes_and_leaves_the_environment_open():
     agent, _ = small_agent()
     env, lines = Steps(), []

@@ -44,6 +44,8 @@ def wheel(project, tmp_path_factory) -> pathlib.Path:
     for name in ("common", "dreamerv2", "configs", "videos/agents"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(project / name, source / name, ignore=ignored)
+    (source / "tests" / "golden").mkdir(parents=True)
+    shutil.copy(project / "tests" / "golden" / "atari.npz", source / "tests" / "golden")
     for name in ("setup.py", "pyproject.toml", "README.md"):
         if (project / name).exists():
             shutil.copy(project / name, source)
@@ -86,6 +88,7 @@ def test_the_wheel_holds_the_packages_and_every_block_and_nothing_else(project, 
     page = project / "dreamerv2" / "dream" / "page"
     wanted |= {f"dreamerv2/dream/page/{path.name}" for path in page.iterdir()}
     wanted |= {f"dreamerv2/agents/{path.name}" for path in project.glob("videos/agents/*.*")}
+    wanted.add("dreamerv2/golden/atari.npz")
     assert wanted <= names
     assert not [name for name in names - wanted if ".dist-info/" not in name]
 

@@ -9,7 +9,23 @@ import numpy as np
 import pytest
 
 from dreamerv2 import report
+from dreamerv2.page.html import write_at_end
+from dreamerv2.reference import verdict
 from dreamerv2.run.blocks import make_config
+
+
+@pytest.fixture(autouse=True)
+def comparisons(tmp_path_factory, monkeypatch):
+    """Of this code with the author's numbers, by file; they are not made, and nothing is known."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    made = []
+
+    def measure(path):
+        made.append(path.name)
+        return f"agrees with the reference: {len(made)}e-05 at worst"
+
+    monkeypatch.setattr(verdict, "measure", measure)
+    return made
 
 
 @pytest.fixture
@@ -54,6 +70,44 @@ def test_everything_is_in_the_file_and_pictures_are_the_newest(logdir):
     assert re.findall(r"(?:src|href)='(?!data:|#)", page) == []
     assert re.findall(r'(?:src|xlink:href)="(?!#)', page) == []
     assert "@import" not in page.split("<svg")[0] and "url(http" not in page
+
+
+def test_a_page_by_hand_compares_this_code_once_and_that_of_a_runs_end_knows_it(
+    logdir, comparisons, monkeypatch
+):
+    path = logdir / "report.html"
+    write_at_end(logdir)
+    assert "Not measured yet for this version" in path.read_text() and comparisons == []
+    for _ in range(2):
+        assert report.main(["--logdir", str(logdir)]) == 0
+        assert "agrees with the reference: 1e-05" in path.read_text()
+    path.unlink()
+    write_at_end(logdir)
+    assert "agrees with the reference: 1e-05" in path.read_text() and comparisons == ["atari.npz"]
+    monkeypatch.setattr(verdict, "_version", lambda: "another version of the code")
+    write_at_end(logdir)
+    assert "Not measured yet" in path.read_text()
+    assert report.main(["--logdir", str(logdir)]) == 0
+    assert "agrees with the reference: 2e-05" in path.read_text()
+
+
+def test_another_file_or_none_is_compared_where_that_is_asked_for(logdir, comparisons):
+    other = logdir / "other.npz"
+    other.touch()
+    assert report.main(["--logdir", str(logdir), "--parity", str(other)]) == 0
+    assert comparisons == ["other.npz"] and verdict.known() is None
+    assert report.main(["--logdir", str(logdir), "--parity", "none"]) == 0
+    assert comparisons == ["other.npz"]
+
+
+def test_a_cache_that_cannot_be_written_or_read_is_no_mistake(comparisons, monkeypatch, tmp_path):
+    (tmp_path / "dreamerv2").touch()  # a file where the folder would be
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert [verdict.measured(), verdict.measured()][1].endswith("2e-05 at worst")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    verdict.measured()
+    (tmp_path / "other" / "dreamerv2" / "parity.json").write_text("[]")
+    assert verdict.known() is None
 
 
 @pytest.mark.parametrize(

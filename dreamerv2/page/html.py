@@ -2,13 +2,14 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.files import write_text
 from dreamerv2.measure.curves import read_run
 from dreamerv2.page import content
 from dreamerv2.page.charts import charts
+from dreamerv2.reference import verdict
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -35,10 +36,11 @@ code, pre { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere;
 WIDE = ("film", "Open loop", "latent")  # pictures whose text would be lost in a column
 
 
-def write_page(logdir: Path, out: Path, parity: str | None = None) -> None:
+def write_page(logdir: Path, out: Path, parity: Callable[[], str | None] = verdict.known) -> None:
     """Writes the page about a run, whole or not at all.
 
-    parity: what the comparison of this code with the reference printed.
+    parity: gives what the comparison of this code with the reference printed; asked for once there
+      is a run. Without it, what was measured before.
 
     Raises:
         ValueError or OSError: there is no run, or a file cannot be read or written.
@@ -52,7 +54,7 @@ def write_page(logdir: Path, out: Path, parity: str | None = None) -> None:
         _section("What was run", _table(content.what_was_run(run))),
         _section("Settings that differ from the defaults", _table(content.settings(run))),
         _section("Precision", _table(content.precision(run))),
-        _section("Parity of this code with the author's release", _parity(parity)),
+        _section("Parity of this code with the author's release", _parity(parity())),
     ]
     write_text(
         out,
@@ -94,8 +96,8 @@ def _table(facts: content.Facts) -> str:
 def _parity(text: str | None) -> str:
     if text:
         return f"<pre>{html.escape(text)}</pre>"
-    command = "python -m dreamerv2.report --logdir DIR --parity tests/golden/atari.npz"
-    return f"<p class=soft>Not measured for this page. To do so: <code>{command}</code></p>"
+    command = "python -m dreamerv2.report --logdir DIR"
+    return f"<p class=soft>Not measured yet for this version. To do so: <code>{command}</code></p>"
 
 
 def write_at_end(logdir: Path) -> None:
