@@ -1,6 +1,7 @@
 """Environments in processes of their own: the same rows, and what happens when a process ends."""
 
 import functools
+import multiprocessing
 import os
 import signal
 import threading
@@ -109,8 +110,50 @@ def test_an_exception_of_the_environment_comes_through(remote):
 def test_what_fails_at_its_first_step_is_found_before_anything_runs(remote):
     with pytest.raises(ValueError, match="fails at its first step: KeyError: .*a key of the"):
         remote("raise", at=1)
-    with pytest.raises(ValueError, match="fails at its first step: BrokenProcessPool"):
+    with pytest.raises(ValueError, match="fails at its first step: its process died"):
         remote("die", at=1)
+
+
+def test_what_hangs_at_its_first_step_is_found_too_and_nothing_of_it_is_left(remote):
+    before = set(multiprocessing.active_children())
+    with pytest.raises(ValueError, match=r"hangs: no answer to its first step for 6 seconds$"):
+        remote("hang", at=1, start_patience=6)
+    assert set(multiprocessing.active_children()) == before
+
+
+def made_only_once(path, seed):
+    """Hangs when it is made again: the first time is that of the trial."""
+    if path.exists():
+        threading.Event().wait()
+    path.touch()
+    return Breaks(None, 3, seed)
+
+
+def test_one_that_hangs_while_it_is_made_in_its_process_is_given_up(tmp_path):
+    env = Remote(functools.partial(made_only_once, tmp_path / "made"), 7, start_patience=6)
+    for _ in range(LOSSES - 1):
+        with pytest.raises(EnvLostError, match="did not answer for 6 seconds"):
+            env.reset()
+    with pytest.raises(ConnectionError, match="did not answer for 6 seconds 3 times in a row"):
+        env.reset()
+
+
+class NeverCloses(Breaks):
+    def close(self):
+        threading.Event().wait()
+
+
+def never_closes(seed):
+    return NeverCloses()
+
+
+def test_an_environment_that_hangs_while_it_closes_is_ended(monkeypatch):
+    monkeypatch.setattr("common.envs.remote.CLOSE_PATIENCE", 0.5)
+    env = Remote(never_closes, seed=0)
+    env.reset()
+    (process,) = env._process.processes
+    env.close()
+    assert not process.is_alive()
 
 
 def test_what_cannot_be_pickled_is_named():

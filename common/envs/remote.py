@@ -1,7 +1,8 @@
 """An environment in a process of its own, through Gymnasium's `AsyncVectorEnv`."""
 
 import collections
-import concurrent.futures
+import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -22,6 +23,8 @@ from common.envs.base import Env, Obs
 
 START_METHOD = "spawn"  # a copy of this process (fork) would inherit TensorFlow's locks
 PATIENCE = 120.0  # for one step or reset [seconds]
+START_PATIENCE = 300.0  # to be made, and for the first reset (and step, when tried) [seconds]
+CLOSE_PATIENCE = 5.0  # for `close` [seconds]
 LOSSES = 3  # in a row without a step between them: there is no hope left
 # How a process that died, or does not answer, looks from here.
 _LOST = (EOFError, OSError, multiprocessing.TimeoutError, NoAsyncCallError)
@@ -44,7 +47,8 @@ class Remote(Env):
     make: `make(seed)` gives the environment, there; it is pickled.
     seed: of the first one; those that replace it get seeds derived from it.
     known: `spaces` of another one of its kind; without it `survey(make, seed)` is asked.
-    patience: seconds that a step or a reset may take.
+    patience: seconds that a step or a reset may take. start_patience: the same for the first
+      reset, before which the environment is made.
 
     One step costs about a fifth of a millisecond more than at home. A process that dies or does
     not answer is ended, `receive` raises `EnvLostError`, and the next reset starts another one;
@@ -60,13 +64,16 @@ class Remote(Env):
         seed: int,
         known: Spaces | None = None,
         patience: float = PATIENCE,
+        start_patience: float = START_PATIENCE,
     ):
-        self._make, self._seed, self._patience = make, seed, patience
-        self.spaces = known or survey(make, seed)
+        self._make, self._seed = make, seed
+        self._patience, self._start_patience = patience, start_patience
+        self.spaces = known or survey(make, seed, start_patience)
         self.obs_space, self.act_space, self.action_names = self.spaces
         self._record = False
         self._starts = self._losses = 0
         self._resets = False  # whether it is a reset that was sent
+        self._fresh = True  # whether it has not come through a reset yet
         self._process: Any = None  # an AsyncVectorEnv, where there is one
         self._start()
 
@@ -85,12 +92,18 @@ class Remote(Env):
     def receive(self) -> Obs:
         try:
             wait = self._process.reset_wait if self._resets else self._process.step_wait
-            obs = wait(self._patience)[0]
+            obs = wait(self._limit)[0]
         except _LOST as error:
             self._lose(error)
+        self._fresh = False
         if not self._resets:
             self._losses = 0
         return {key: obs[key][0] for key in self.obs_space}
+
+    @property
+    def _limit(self) -> float:
+        """Seconds that what was sent may take."""
+        return self._start_patience if self._fresh else self._patience
 
     def reset(self) -> Obs:
         self.send()
@@ -118,17 +131,20 @@ class Remote(Env):
     def close(self) -> None:
         if self._process is None:
             return
-        try:
-            self._process.close(timeout=1)
-        except _LOST:
-            self._end()
-        self._process = None
+        (pipe,) = self._process.parent_pipes
+        if pipe is not None:  # it is after an exception of the environment
+            with contextlib.suppress(OSError):
+                pipe.send(("close", None))
+        # Not Gymnasium's `close`, which waits for ever for an environment that hangs.
+        self._process.processes[0].join(CLOSE_PATIENCE)
+        self._end()
 
     def _start(self) -> None:
         seed = self._seed
         if self._starts:
             seed = int(np.random.SeedSequence((seed, self._starts)).generate_state(1)[0] >> 1)
         self._starts += 1
+        self._fresh = True
         self._process = AsyncVectorEnv(
             [_Seat(self._make, seed, self.spaces)],
             context=START_METHOD,
@@ -142,7 +158,7 @@ class Remote(Env):
         self._end()
         self._losses += 1
         timeout = isinstance(error, multiprocessing.TimeoutError)
-        what = f"did not answer for {self._patience:g} seconds" if timeout else "died"
+        what = f"did not answer for {self._limit:g} seconds" if timeout else "died"
         if self._losses >= LOSSES:
             raise ConnectionError(
                 f"the environment's process {what} {LOSSES} times in a row"
@@ -150,7 +166,7 @@ class Remote(Env):
         raise EnvLostError(f"the environment's process {what}") from error
 
     def _end(self) -> None:
-        """Not `close`, which asks the process."""
+        """Ends the process, whatever it does."""
         for process in self._process.processes:
             process.kill()
             process.join()
@@ -161,10 +177,10 @@ class Remote(Env):
         self._process = None
 
 
-def survey(make: Callable[[int], Env], seed: int) -> Spaces:
+def survey(make: Callable[[int], Env], seed: int, patience: float = START_PATIENCE) -> Spaces:
     """The spaces of `make(seed)`, tried for one step in a process that ends with it.
 
-    Raises ValueError where that fails, whatever the reason.
+    Raises ValueError where that fails, whatever the reason, or takes more than `patience` seconds.
     """
     parcel: Any = CloudpickleWrapper(make)  # type: ignore[arg-type]
     try:
@@ -174,34 +190,50 @@ def survey(make: Callable[[int], Env], seed: int) -> Spaces:
             f"the environment cannot be pickled for a process of its own: {error}"
         ) from error
     if key not in _surveyed:
-        context = multiprocessing.get_context(START_METHOD)
-        with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-            try:
-                _surveyed[key] = pool.submit(_survey, parcel, seed).result()
-            except Exception as error:  # so do environments
-                raise ValueError(_failed(error)) from error
+        found = _ask_another(parcel, seed, patience)
+        if isinstance(found, str):
+            raise ValueError(found)
+        _surveyed[key] = found
     return _surveyed[key]
 
 
-def _failed(error: Exception) -> str:
-    # Our own mistakes say all that there is to say.
-    if isinstance(error, ValueError):
-        return str(error)
-    return f"the environment fails at its first step: {type(error).__name__}: {error}"
-
-
-def _survey(make: Any, seed: int) -> Spaces:
-    env = make.fn(seed)
+def _ask_another(parcel: Any, seed: int, patience: float) -> Spaces | str:
+    """What another process finds, or what is wrong in words."""
+    context = multiprocessing.get_context(START_METHOD)
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_survey, args=(parcel, seed, there))
+    process.start()
+    there.close()
     try:
+        if here.poll(patience):
+            return here.recv()
+        return f"the environment hangs: no answer to its first step for {patience:g} seconds"
+    except EOFError:
+        return "the environment fails at its first step: its process died"
+    finally:
+        process.join(CLOSE_PATIENCE)
+        process.kill()
+        process.join()
+        here.close()
+
+
+def _survey(make: Any, seed: int, answer: Any) -> None:
+    """In that process: sends the spaces, or what is wrong in words."""
+    _follow_parent()
+    try:
+        env = make.fn(seed)
         env.reset()
         env.step(env.act_space.sample())
-        return Spaces(dict(env.obs_space), env.act_space, env.action_names)
-    finally:
+        answer.send(Spaces(dict(env.obs_space), env.act_space, env.action_names))
         env.close()
+    except ValueError as error:  # our own mistakes say all that there is to say
+        answer.send(str(error))
+    except Exception as error:
+        answer.send(f"the environment fails at its first step: {type(error).__name__}: {error}")
 
 
 class _Seat:
-    """Makes the environment in its process; here, where Gymnasium asks for its spaces, only those.
+    """Serves the environment in its process; here, where Gymnasium asks for its spaces, only those.
 
     The environment itself may not be able to live here: see `common/envs/dmc.py`.
     """
@@ -213,10 +245,15 @@ class _Seat:
     def __call__(self) -> gymnasium.Env:
         if os.getpid() == self._home:
             return _Served(None, self._spaces)
-        # Ctrl-C goes to all processes of a terminal; the one at home decides when this one ends.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        return _Served(self._make(self._seed), self._spaces)
+        _follow_parent()
+        return _Served(functools.partial(self._make, self._seed), self._spaces)
+
+
+def _follow_parent() -> None:
+    """Ends this process with its parent, and not before."""
+    # Ctrl-C goes to all processes of a terminal; the one at home decides when this one ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -227,23 +264,33 @@ def _end_with_parent() -> None:
 
 
 class _Served(gymnasium.Env):
-    """Our contract in Gymnasium's clothes. Reward and flags are among the observations."""
+    """Our contract in Gymnasium's clothes. Reward and flags are among the observations.
 
-    def __init__(self, env: Env | None, known: Spaces):
-        self.env: Any = env
+    The environment is made by the first reset, for which whoever waits has a limit.
+    """
+
+    def __init__(self, make: Callable[[], Env] | None, known: Spaces):
+        self._make: Any = make
+        self.env: Any = None
+        self._record = False
         # The order of keys is that of the encoder's inputs; from a plain dict, Dict sorts them.
         self.observation_space = spaces.Dict(collections.OrderedDict(known.obs))
         self.action_space = known.act
 
     @property
     def record_frames(self) -> bool:
-        return self.env.record_frames
+        return self._record
 
     @record_frames.setter
     def record_frames(self, value: bool) -> None:
-        self.env.record_frames = value
+        self._record = value
+        if self.env is not None:
+            self.env.record_frames = value
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Obs, dict]:
+        if self.env is None:
+            self.env = self._make()
+            self.env.record_frames = self._record
         return self.env.reset(), {}
 
     def step(self, action: np.ndarray) -> tuple[Obs, float, bool, bool, dict]:
