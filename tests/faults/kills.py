@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from outcome import ROOT, Outcome, damaged, start
+from signals import wait_for_line
 
 from common import checkpoint
 from common.files import sweep_temporary
@@ -57,10 +58,11 @@ def kills_in_runs(trials: int, where: Path) -> Outcome:
     logdir, last = where / "run", 0
     for trial in range(trials):
         process = start(logdir, "--steps", "1000000")
-        deadline = time.monotonic() + 120
-        while not list(logdir.glob("checkpoints/*")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(rng.uniform(0, 8))
+        # Half of the kills come while the run starts, the others while it trains.
+        phase = rng.choice(["start", "train"]) if trial else "train"
+        if phase == "train":
+            wait_for_line(process, "train")
+        time.sleep(rng.uniform(0, 8 if phase == "start" else 3))
         os.kill(process.pid, signal.SIGKILL)
         _, err = process.communicate()
         problem = damaged(logdir)
@@ -71,5 +73,6 @@ def kills_in_runs(trials: int, where: Path) -> Outcome:
         if process.returncode != -signal.SIGKILL:
             problem = f"ended by itself: {err.strip().splitlines()[-1:]}"
         last = max(step, last)
-        outcome.add(f"kill {trial}", problem)
+        outcome.add(f"kill {trial}, {phase}, saved at {step}", problem)
+    outcome.note = f"saved up to step {last}"
     return outcome

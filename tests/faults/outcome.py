@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +12,10 @@ import numpy as np
 from common import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = [
-    "--configs",
-    "vector",
-    "debug",
-    "--prefill",
-    "100",
-    "--pretrain",
-    "2",
-    "--train_every",
-    "2",
-]
-SMALL += ["--save_every", "0.5", "--eval_every", "60", "--eval_eps", "1"]
+SMALL = (
+    "--configs vector debug --prefill 100 --pretrain 2 --train_every 2 --save_every 0.5 "
+    "--eval_every 60 --eval_eps 1"
+)
 
 
 @dataclasses.dataclass
@@ -42,10 +35,19 @@ class Outcome:
 
 def start(logdir: Path, *flags: str, **options) -> subprocess.Popen:
     """A small real run in a process of its own."""
-    argv = [sys.executable, "-m", "dreamerv2.train", "--logdir", str(logdir), *SMALL, *flags]
+    words = [*SMALL.split(), *flags]
+    argv = [sys.executable, "-m", "dreamerv2.train", "--logdir", str(logdir), *words]
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen(argv, cwd=ROOT, env=env, text=True, **pipes)
+    return subprocess.Popen(
+        argv, cwd=ROOT, env=env, text=True, preexec_fn=_default_signals, **pipes
+    )
+
+
+def _default_signals() -> None:
+    """Under `nohup`, or started with `&`, this script ignores some, and children inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def damaged(logdir: Path) -> str | None:

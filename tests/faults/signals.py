@@ -2,6 +2,7 @@
 
 import queue
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from outcome import Outcome, damaged, one_line, start
 from common import checkpoint
 
 PHASES = ("prefill", "compile", "eval", "train")
+PATIENCE = 180  # seconds
 SIGNALS = {
     "SIGINT": [signal.SIGINT],
     "SIGTERM": [signal.SIGTERM],
@@ -19,7 +21,7 @@ SIGNALS = {
 }
 
 
-def wait_for_line(process, word: str, seconds: float = 180) -> bool:
+def wait_for_line(process, word: str, seconds: float = PATIENCE) -> bool:
     """Whether the process prints a line that starts with `word` in time."""
     lines: queue.Queue = queue.Queue()
     threading.Thread(
@@ -35,6 +37,17 @@ def wait_for_line(process, word: str, seconds: float = 180) -> bool:
     return False
 
 
+def ends(process) -> bool:
+    """Whether the process ends in time; it is over in any case."""
+    try:
+        process.wait(PATIENCE)
+        return True
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+
+
 def signals_in_phases(trials: int, where: Path) -> Outcome:
     outcome = Outcome()
     cases = [(name, phase) for name in SIGNALS for phase in PHASES]
@@ -44,9 +57,11 @@ def signals_in_phases(trials: int, where: Path) -> Outcome:
         reached = wait_for_line(process, phase)
         for number in SIGNALS[name]:
             process.send_signal(number)
-        process.wait(timeout=180)
+        ended = ends(process)
         problem = damaged(logdir)
-        if not reached:
+        if not ended:
+            problem = f"it goes on for {PATIENCE} seconds"
+        elif not reached:
             problem = "the phase was not reached"
         elif process.returncode != 128 + SIGNALS[name][0]:
             problem = f"exit code {process.returncode}"
@@ -62,13 +77,14 @@ def two_processes(trials: int, where: Path) -> Outcome:
     wait_for_line(first, "train")
     for trial in range(trials):
         second = start(logdir, "--steps", "1000000")
-        _, err = second.communicate(timeout=180)
+        _, err = second.communicate(timeout=PATIENCE)
         problem = one_line(second.returncode, err)
         if f"has a run already: process {first.pid} on " not in err:
             problem = problem or "it does not say who"
         outcome.add(f"second process {trial}", problem)
     first.send_signal(signal.SIGTERM)
-    first.wait(timeout=180)
-    if outcome.short == [] and not checkpoint.Checkpoints(logdir / "checkpoints", 2).latest():
+    if not ends(first):
+        outcome.short.append("the first one did not end")
+    elif not checkpoint.Checkpoints(logdir / "checkpoints", 2).latest():
         outcome.short.append("the first one saved nothing")
     return outcome
