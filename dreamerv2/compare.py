@@ -43,15 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             precisions = args.precisions or COMPARED[1:]
             audit.audit(args.audit, precisions, args.updates, flags, command)
             return 0
-        from dreamerv2.precision import comparison, trainer
+        from dreamerv2.jobs import record
+        from dreamerv2.precision import trainer
 
         if args.runs:
-            runs = [comparison.read_run(run) for run in args.runs]
+            runs = [record.read_run(run) for run in args.runs]
             return trainer.report(args.logdir, runs, command)
         jobs = trainer.make_jobs(
             args.logdir, args.precisions or COMPARED, args.seeds or (0, 1, 2), flags, args.jobs
         )
-    return trainer.Trainer(args.logdir, jobs, args.jobs, command).run()
+    return trainer.Trainer(args.logdir, jobs, args.jobs, command).make()
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -18,6 +18,7 @@ FLOORS = (
     {"common.envs"},
     {"dreamerv2.agent"},
     {"dreamerv2.run"},
+    {"dreamerv2.jobs"},
     {"dreamerv2.play"},
     {"dreamerv2.dream", "dreamerv2.film", "dreamerv2.latent", "dreamerv2.measure"}
     | {"dreamerv2.precision", "dreamerv2.reference"},
@@ -37,6 +38,7 @@ COMMANDS = {
     "plot",
     "render",
     "report",
+    "sweep",
     "train",
 }
 

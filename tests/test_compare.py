@@ -16,6 +16,8 @@ from common.data.replay import machine_memory
 from common.log.metrics import read_metrics
 from common.report.figures import COLORS, figure
 from dreamerv2 import compare
+from dreamerv2.jobs import record
+from dreamerv2.jobs.job import Job
 from dreamerv2.precision import comparison, comparison_report, trainer
 from dreamerv2.run import blocks
 
@@ -75,7 +77,7 @@ def make_run(directory, precision=32, seed=0, level=1.0, seconds=0.5, steps=STEP
 
 
 def read(directory, **settings):
-    return comparison.read_run(make_run(directory, **settings))
+    return record.read_run(make_run(directory, **settings))
 
 
 # What is read
@@ -101,7 +103,7 @@ def test_a_line_that_is_no_row_is_passed_over_and_values_that_are_no_numbers(tmp
     logdir = make_run(tmp_path)
     path = logdir / "metrics.jsonl"
     path.write_text(line + "\n" + path.read_text(), encoding="utf-8", errors="replace")
-    run = comparison.read_run(logdir)
+    run = record.read_run(logdir)
     assert comparison.run_summary(run)["env_frames"] == STEPS
     assert all(isinstance(v, int | float) for row in run.rows for v in row.values())
 
@@ -142,8 +144,8 @@ def test_losses_are_compared_after_the_same_number_of_updates(tmp_path):
 )
 def test_the_state_of_a_run_is_read_from_its_files(tmp_path, steps, log, status):
     logdir = make_run(tmp_path, steps=steps)
-    comparison.log_path(logdir).write_text(log)
-    run = comparison.read_run(logdir)
+    record.log_path(logdir).write_text(log)
+    run = record.read_run(logdir)
     assert run.status == status
     assert run.error == ("model_grad_norm is not finite" if status == "failed" else "")
     assert comparison.nonfinite_norms(run) == (status == "failed")
@@ -151,7 +153,7 @@ def test_the_state_of_a_run_is_read_from_its_files(tmp_path, steps, log, status)
 
 def test_a_directory_without_a_run_is_an_error(tmp_path):
     with pytest.raises(OSError, match="config.yaml"):
-        comparison.read_run(tmp_path / "nothing")
+        record.read_run(tmp_path / "nothing")
 
 
 # What is said
@@ -261,7 +263,7 @@ def test_runs_are_made_for_each_precision_and_seed_with_the_flags_given(tmp_path
     assert jobs[1].config.steps == 7 and jobs[1].config.rssm.deter == 16
     assert jobs[1].command[2:] == (
         *("-m", "dreamerv2.train", "--steps", "7", "--configs", "debug"),
-        *("--logdir", str(tmp_path / "bfloat16-3"), "--precision", "bfloat16", "--seed", "3"),
+        *("--precision", "bfloat16", "--seed", "3", "--logdir", str(tmp_path / "bfloat16-3")),
     )
 
 
@@ -298,14 +300,12 @@ def test_a_run_of_other_settings_is_not_taken_for_one_of_these(tmp_path):
 
 def make_job(tmp_path, precision, script):
     logdir = tmp_path / f"{precision}-0"
-    return trainer.Job(
-        logdir, (sys.executable, "-c", script, str(logdir)), make_config(precision, 0)
-    )
+    return Job(logdir, (sys.executable, "-c", script, str(logdir)), make_config(precision, 0))
 
 
 def test_a_run_that_fails_is_a_row_and_the_others_are_made(tmp_path, capsys):
     jobs = [make_job(tmp_path, 16, BROKEN_TRAIN), make_job(tmp_path, 32, FAKE_TRAIN)]
-    assert trainer.Trainer(tmp_path, jobs, 1, "the command").run() == 0
+    assert trainer.Trainer(tmp_path, jobs, 1, "the command").make() == 0
     precisions = json.loads((tmp_path / "report.json").read_text())["precisions"]
     failed, finished = precisions["16"]["runs"][0], precisions["32"]["runs"][0]
     assert failed["status"] == "failed" and failed["error"] == "the model gradient is not finite"
@@ -315,18 +315,18 @@ def test_a_run_that_fails_is_a_row_and_the_others_are_made(tmp_path, capsys):
 
 def test_finished_runs_are_not_made_again_and_failed_ones_are(tmp_path):
     jobs = [make_job(tmp_path, 16, BROKEN_TRAIN), make_job(tmp_path, 32, FAKE_TRAIN)]
-    trainer.Trainer(tmp_path, jobs, 2, "the command").run()
-    log = comparison.log_path(jobs[1].logdir)
+    trainer.Trainer(tmp_path, jobs, 2, "the command").make()
+    log = record.log_path(jobs[1].logdir)
     before = log.read_text()
     jobs[0] = make_job(tmp_path, 16, FAKE_TRAIN)
-    assert trainer.Trainer(tmp_path, jobs, 2, "the command").run() == 0
+    assert trainer.Trainer(tmp_path, jobs, 2, "the command").make() == 0
     assert log.read_text() == before
     assert jobs[0].finished
 
 
 def test_a_killed_run_says_so(tmp_path):
     kill = "import os; os.kill(os.getpid(), 9)"
-    assert trainer.Trainer(tmp_path, [make_job(tmp_path, 32, kill)], 1, "-").run() == 1
+    assert trainer.Trainer(tmp_path, [make_job(tmp_path, 32, kill)], 1, "-").make() == 1
     run = json.loads((tmp_path / "report.json").read_text())["precisions"]["32"]["runs"][0]
     assert run["error"].startswith("killed by SIGKILL")
 
@@ -336,15 +336,15 @@ def test_a_signal_lets_the_runs_save_and_starts_no_more(tmp_path, number):
     jobs = [make_job(tmp_path, 16, SAVING_TRAIN), make_job(tmp_path, 32, SAVING_TRAIN)]
 
     def stop():
-        log = comparison.log_path(jobs[0].logdir)
+        log = record.log_path(jobs[0].logdir)
         while not (log.exists() and "ready" in log.read_text()):
             time.sleep(0.05)
         signal.raise_signal(number)
 
     threading.Thread(target=stop, daemon=True).start()
-    assert trainer.Trainer(tmp_path, jobs, 1, "the command").run() == 128 + number
+    assert trainer.Trainer(tmp_path, jobs, 1, "the command").make() == 128 + number
     assert jobs[0].logdir.with_suffix(".saved").exists()
-    assert not comparison.log_path(jobs[1].logdir).exists()
+    assert not record.log_path(jobs[1].logdir).exists()
 
 
 def wait_for(condition, seconds=60):
@@ -356,7 +356,7 @@ def wait_for(condition, seconds=60):
 
 def test_an_exception_here_lets_the_runs_save(tmp_path, monkeypatch):
     job = make_job(tmp_path, 16, SAVING_TRAIN)
-    log = comparison.log_path(job.logdir)
+    log = record.log_path(job.logdir)
 
     def closed(self):
         if log.exists() and "ready" in log.read_text():
@@ -364,7 +364,7 @@ def test_an_exception_here_lets_the_runs_save(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer.Trainer, "_show", closed)
     with pytest.raises(BrokenPipeError):
-        trainer.Trainer(tmp_path, [job], 1, "the command").run()
+        trainer.Trainer(tmp_path, [job], 1, "the command").make()
     assert job.logdir.with_suffix(".saved").exists()
 
 
@@ -374,7 +374,7 @@ def test_a_comparison_that_is_killed_leaves_no_run_behind(tmp_path, project):
         "import sys; sys.path.insert(0, 'tests')\n"
         "import pathlib, test_compare as t\n"
         "here = pathlib.Path(sys.argv[1])\n"
-        "t.trainer.Trainer(here, [t.make_job(here, 16, t.SAVING_TRAIN)], 1, '-').run()\n"
+        "t.trainer.Trainer(here, [t.make_job(here, 16, t.SAVING_TRAIN)], 1, '-').make()\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=project)
     log = tmp_path / "16-0.log"
@@ -404,9 +404,9 @@ def test_a_run_that_still_goes_on_is_found_and_not_started_twice(tmp_path, capsy
     other = subprocess.Popen(argv, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"held\n"
     threading.Timer(1, (job.logdir / "go").touch).start()
-    assert trainer.Trainer(tmp_path, [job], 1, "the command").run() == 0
+    assert trainer.Trainer(tmp_path, [job], 1, "the command").make() == 0
     assert f"still runs (process {other.pid} on " in capsys.readouterr().out
-    assert other.wait() == 0 and job.finished and not comparison.log_path(job.logdir).exists()
+    assert other.wait() == 0 and job.finished and not record.log_path(job.logdir).exists()
 
 
 def test_runs_at_the_same_time_share_the_memory_of_one(tmp_path):

@@ -160,7 +160,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported(project):
                 imported.add(node.module.partition(".")[0])
     imported -= {"common", "dreamerv2", *sys.stdlib_module_names}
     setup = _setup(project)
-    extras = ("crafter", "dmc", "dream", "legacy", "minatar", "wandb")
+    extras = ("crafter", "dmc", "dream", "legacy", "minatar", "ray", "wandb")
     optional = [requirement for name in extras for requirement in setup["extras_require"][name]]
     required = _names(setup["install_requires"])
     declared = {IMPORTS.get(name, name) for name in required | _names(optional)}

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from common.quiet import quiet_stderr
-from dreamerv2.precision.comparison import log_path, read_log
+from dreamerv2.jobs.record import log_path, read_log
 
 
 def test_what_native_code_writes_is_dropped(capfd):

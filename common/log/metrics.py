@@ -1,6 +1,7 @@
 """Reads what a run has logged."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,18 @@ def read_metrics(path: Path, warn: Callable[[str], Any] | None = None) -> list[R
         some = f"{len(damaged)} lines, the first is line" if len(damaged) > 1 else "line"
         (warn or _to_stderr)(f"{path}: {some} {damaged[0]}, no row of metrics: passed over")
     return rows
+
+
+def read_last_rows(path: Path, most_bytes: int = 2**16) -> list[Row]:
+    """The rows in the last bytes of a metrics.jsonl, oldest first: quick for a long one, too."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - most_bytes)
+        file.seek(start)
+        lines = file.read().decode(errors="replace").splitlines()
+    rows = map(_row, lines[1:] if start else lines)  # the first one may be the end of a line
+    return [row for row in rows if row is not None]
 
 
 def _row(line: str) -> Row | None:

@@ -1,4 +1,4 @@
-"""What runs at different precisions say about precision: reading their files, and statistics.
+"""What runs at different precisions say about precision: statistics of what they logged.
 
 The returns of a run are those of its training episodes. `WINDOWS` equal parts of the run make its
 curve; the final return is the mean over the episodes of the last tenth, and of five at least.
@@ -7,21 +7,17 @@ curve; the final return is the mean over the episodes of the last tenth, and of 
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.checkpoint import Checkpoints
-from common.config import Config
-from common.log.metrics import Row, read_metrics
 from common.report.stats import (
     FEWEST_RUNS,
     bootstrap_interval,
     false_alarm_rate,
 )
+from dreamerv2.jobs.record import Run
 from dreamerv2.precision.differences import of_losses, of_returns
-from dreamerv2.run import blocks
 
 WINDOWS = 20
 FINAL_SHARE, FINAL_EPISODES = 0.1, 5
@@ -30,80 +26,7 @@ OPTIMIZERS = ("model", "actor", "critic")
 COMPARED = re.compile(
     r"precision|precision_overrides\..*|loss_scale|seed|logdir|replay\.memory_gib"
 )
-# Information, warnings and errors of TensorFlow's C++ (a fatal one is kept), and SDL's.
-NATIVE_NOTE = re.compile(
-    r"[IWE]\d{4} \d\d:|\d{4}-\d\d-\d\d .{15,20}: [IWE] |WARNING: All log messages before absl"
-    r"|To enable the following instructions:|error: XDG_RUNTIME_DIR|ALSA lib |pygame \d"
-)
 CLEARLY_FASTER = 0.95  # a ratio of times above this is not worth another precision
-
-
-class Run(NamedTuple):
-    """One run as its files tell it. `status`: finished, failed, unfinished or not started."""
-
-    name: str
-    config: Config
-    status: str
-    error: str
-    rows: list[Row]  # metrics.jsonl
-    checkpoint_bytes: int | None
-    device: str
-
-    @property
-    def finished(self) -> bool:
-        return self.status == "finished"
-
-    def series(self, key: str, over: str = "step") -> tuple[np.ndarray, np.ndarray]:
-        """(x, y) of the rows with a finite `key`; `over` is `step` [env frames] or `updates`."""
-        points = [(r[over], r[key]) for r in self.rows if None not in (r.get(key), r.get(over))]
-        x, y = np.array(points, np.float64).reshape(-1, 2).T
-        return x, y
-
-    def last(self, key: str) -> float | None:
-        """The newest value of a metric."""
-        _, y = self.series(key)
-        return float(y[-1]) if len(y) else None
-
-
-def read_run(logdir: Path, planned: Config | None = None) -> Run:
-    """The run in a logdir, whatever its state; its log, if there is one, is `LOGDIR.log`.
-
-    planned: what the run is to be, for one that may not have begun.
-
-    Raises:
-        ConfigError or OSError: there is no `config.yaml` that can be read, and no plan.
-    """
-    saved = logdir / "config.yaml"
-    config = blocks.load_config(saved) if saved.exists() or planned is None else planned
-    checkpoint = Checkpoints(logdir / "checkpoints", config.keep_checkpoints).latest()
-    log = read_log(logdir)
-    status, error = "unfinished" if log or checkpoint else "not started", ""
-    if checkpoint and int(checkpoint.stem) >= config.steps:
-        status = "finished"
-    elif log and log[-1].startswith("error: "):
-        status, error = "failed", log[-1].removeprefix("error: ")
-    device = [line for line in log if line.startswith("Device: ")]
-    return Run(
-        name=logdir.name,
-        config=config,
-        status=status,
-        error=error,
-        rows=read_metrics(logdir / "metrics.jsonl"),
-        checkpoint_bytes=checkpoint.stat().st_size if checkpoint else None,
-        device=device[-1].removeprefix("Device: ") if device else "",
-    )
-
-
-def read_log(logdir: Path) -> list[str]:
-    """Lines that the run printed, or none; without empty ones and native libraries' notes."""
-    path = log_path(logdir)
-    text = path.read_text(errors="replace") if path.exists() else ""
-    return [line for line in text.splitlines() if line.strip() and not NATIVE_NOTE.match(line)]
-
-
-def log_path(logdir: Path) -> Path:
-    """Where a comparison keeps what a run prints."""
-    return logdir.with_name(logdir.name + ".log")
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
