@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.report.figures import COLORS, DASHES, plain
+from common.report.figures import DASHES, plain
 from dreamerv2.measure.curves import Run, alone, bin_edges, binned
 from dreamerv2.play.scores import KNOWN
 
 INK = "#010203"  # stands for the page's own text colour
+COLORS = ("#2e86c9", "#d9596a", "#4c9a57")  # seen on light and on dark paper
 
 
 class Chart(NamedTuple):
@@ -48,12 +49,13 @@ def _svg(run: Run, metrics: Sequence[str]) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     colors: dict = dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
     )
     with matplotlib.rc_context({"svg.fonttype": "none", "grid.color": INK, **colors}):
-        drawing = Figure(figsize=(5.4, 3.0), layout="constrained")
+        drawing = Figure(figsize=(4.2, 2.6), layout="constrained")
         FigureCanvasSVG(drawing)
         axes = drawing.add_subplot()
         plain(axes)
@@ -62,7 +64,9 @@ def _svg(run: Run, metrics: Sequence[str]) -> str:
         if "train_return" in metrics and run.task in KNOWN:
             _draw_reference(axes, run)
         axes.set_xlabel("env frames")
-        axes.legend(fontsize="x-small", frameon=False)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if len(axes.get_legend_handles_labels()[0]) > 1:  # the title names one alone
+            axes.legend(fontsize="small", frameon=False)
         text = io.StringIO()
         drawing.savefig(text, format="svg", transparent=True)
     svg = text.getvalue()

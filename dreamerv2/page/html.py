@@ -26,12 +26,13 @@ p { margin: .3rem 0; } .soft { color: var(--soft); }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: .9rem; margin-bottom: .2rem; }
 svg { width: 100%; height: auto; } img { max-width: 100%; image-rendering: pixelated; }
 img.small { width: 20rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+table { border-collapse: collapse; table-layout: fixed; width: 100%; font-size: .9rem; }
 td { border-bottom: 1px solid var(--line); padding: .25rem .6rem .25rem 0; vertical-align: top;
   overflow-wrap: anywhere; }
-td:first-child { color: var(--soft); width: min(14rem, 38%); }
-code, pre { font: .85rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere;
-  white-space: pre-wrap; }
+td:first-child { color: var(--soft); width: 50%; }
+@media (min-width: 40rem) { td:first-child { width: 14rem; } }
+code, pre { font: .85rem/1.4 ui-monospace, monospace; }
+code { overflow-wrap: anywhere; } pre { overflow-x: auto; }
 """
 WIDE = ("film", "Open loop", "latent")  # pictures whose text would be lost in a column
 
