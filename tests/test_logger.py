@@ -174,6 +174,8 @@ def test_tensorboard_reads_scalars_clips_configuration_and_hyperparameters(tmp_p
     "name, group",
     [
         ("eval_return", "return"),
+        ("success_train_log_achievement_wake_up", "episode"),
+        ("score_train", "episode"),
         ("train_memory_bytes", "replay"),
         ("updates_per_second", "time"),
         ("advantage_std", "actor"),

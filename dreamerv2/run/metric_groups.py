@@ -5,7 +5,8 @@ import re
 # The first pattern that fits the whole name decides.
 GROUPS = (
     ("exploration", r"expl_.*|exploring"),
-    ("return", r"(train|eval)_(return|length)|(sum|mean|max)_(train|eval)_.*"),
+    ("return", r"(train|eval)_(return|length)"),
+    ("episode", r"(sum|mean|max|success)_(train|eval)_.*|score_(train|eval)"),
     ("replay", r"(train|eval)_.*(steps|episodes|bytes)"),
     ("time", r"time_.*|fps|updates(_per_second)?|hours|cpu_seconds|memory_gib"),
     ("actor", r"actor_.*|advantage_.*"),
