@@ -90,3 +90,20 @@ def test_an_episode_may_end_within_a_dream(rows):
     forecast = Insight(Countable(), True, 0).dream(latents(np.zeros(rows)), context=2, steps=3)
     expected = [0, 0, 100, 200, 300, 0, 0][:rows]
     np.testing.assert_array_equal(forecast.seen[:, 0], expected)
+
+
+def test_vectors_are_shown_side_by_side_and_an_image_alone():
+    model = Countable()
+    model.wm.decoder = Pair()
+    both = Insight(model, True, 0)
+    assert both.keys == ["number", "double"]
+    np.testing.assert_array_equal(both.reconstruct(latents([1, 4])), [[1, 2], [4, 8]])
+    model.wm.decoder.image_keys = ["double"]
+    assert Insight(model, True, 0).keys == ["double"]
+
+
+class Pair(Decoder):
+    keys = ["number", "double"]
+
+    def __call__(self, feat):
+        return {"number": Constant(feat), "double": Constant(2 * feat)}

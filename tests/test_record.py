@@ -6,7 +6,7 @@ from common.envs.scripted import Scripted
 from dreamerv2.film.record import record, unpack
 
 
-def recorded(**changes):
+def recorded(keys=("counter",), **changes):
     settings = {"screens": True, "wanted": range(100), "whole": False, "max_steps": 50} | changes
     rows = iter(range(100))
     env = Scripted(6)
@@ -15,7 +15,7 @@ def recorded(**changes):
         action = np.eye(3, dtype=np.float32)[next(rows) % 3]
         return action, ({"deter": Tensor(obs["counter"])}, action)
 
-    return record(1, env, policy, "counter", advance=lambda: None, **settings)
+    return record(1, env, policy, keys, advance=lambda: None, **settings)
 
 
 class Tensor:
@@ -46,3 +46,8 @@ def test_only_wanted_screens_are_kept_and_the_rest_is_not_played():
     whole = recorded(wanted=range(1, 3), whole=True)
     assert [group[0] is None for group in whole.screens] == [True, False, False] + [True] * 4
     assert whole.ended
+
+
+def test_several_observations_are_kept_side_by_side():
+    once, twice = recorded().episode, recorded(keys=["counter", "counter"]).episode
+    np.testing.assert_array_equal(twice.observed, np.hstack([once.observed, once.observed]))

@@ -101,6 +101,12 @@ def shown_key(wm: WorldModel) -> str:
     return next(iter([*decoder.image_keys, *decoder.keys, *wm.encoder.keys]))
 
 
+def shown_keys(wm: WorldModel) -> list[str]:
+    """The observations to show together: an image alone, or every vector that is decoded."""
+    decoder = wm.decoder
+    return [shown_key(wm)] if decoder.image_keys or not decoder.keys else list(decoder.keys)
+
+
 def rows_at(latents: State, rows) -> State:
     """The states of some rows."""
     return {key: tf.gather(value, rows) for key, value in latents.items()}

@@ -60,7 +60,7 @@ def shoot(args: Namespace, saved: Saved, agent: Any, screen: tuple[int, int], pa
 
     insight = Insight(agent, greedy=args.mode == "eval", seed=args.seed)
     names = available(args.panels, insight)
-    takes = _play(args, saved, agent, insight.key, "screen" in names)
+    takes = _play(args, saved, agent, insight.keys, "screen" in names)
     layout = Layout(names, args.scale, screen, caption(args, saved, takes))
     with Bar("imagining", "episodes", len(takes)) as bar:
         films = [_film(layout, take, saved, insight, bar.advance) for take in takes]
@@ -111,7 +111,9 @@ def caption(args: Namespace, saved: Saved, takes: Sequence["Take"]) -> str:
     return ", ".join(parts)
 
 
-def _play(args: Namespace, saved: Saved, agent: Any, key: str, screens: bool) -> list["Take"]:
+def _play(
+    args: Namespace, saved: Saved, agent: Any, keys: list[str], screens: bool
+) -> list["Take"]:
     """The episodes of the film."""
     from dreamerv2.film.record import record
     from dreamerv2.play.episodes import AgentPolicy, episode_seed
@@ -128,7 +130,7 @@ def _play(args: Namespace, saved: Saved, agent: Any, key: str, screens: bool) ->
                     index + 1,
                     env,
                     player.episode(seed),
-                    key,
+                    keys,
                     screens=screens,
                     wanted=range(max(0, args.frames.start - seen), args.frames.stop - seen),
                     whole=bool(args.best_of),
@@ -152,6 +154,7 @@ def _play(args: Namespace, saved: Saved, agent: Any, key: str, screens: bool) ->
 def _film(layout: "Layout", take: "Take", saved: Saved, insight: "Insight", advance) -> "Film":
     from dreamerv2.film.layout import Film
     from dreamerv2.film.panels import Strip, make_panels
+    from dreamerv2.film.vectors import number_names
 
     names = None
     if is_discrete(saved.act_space):
@@ -159,8 +162,10 @@ def _film(layout: "Layout", take: "Take", saved: Saved, insight: "Insight", adva
     episode, font = take.episode, layout.font
     opinion = insight.opinion(episode.latents, episode.action)
     ahead = saved.config.imag_horizon
+    task = saved.config.task
+    sizes = {key: saved.obs_space[key].shape[-1] for key in insight.keys}
     panels = make_panels(
-        layout.names, episode, insight, opinion, names, ahead, font, saved.config.task
+        layout.names, episode, insight, opinion, names, ahead, font, number_names(task, sizes), task
     )
     strip = Strip(episode, opinion, layout.inner_width, layout.scale, font)
     advance()

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from common.nn import dists
 from common.nn.draws import Draws
-from dreamerv2.agent.dreams import decode, rows_at, shown_key
+from dreamerv2.agent.dreams import decode, rows_at, shown_keys
 from dreamerv2.agent.exploration import Plan2Explore
 from dreamerv2.agent.imagined import Imagined
 from dreamerv2.agent.rssm import State
@@ -38,7 +38,7 @@ class Forecast(NamedTuple):
 
 
 class Insight:
-    """The model's view of one key of the observations.
+    """The model's view of the observations in `keys`: an image, or vectors side by side.
 
     greedy: the most likely actions in dreams, instead of sampled ones. seed: of latents and actions
     that are sampled.
@@ -47,12 +47,12 @@ class Insight:
     def __init__(self, agent: "Agent", greedy: bool, seed: int):
         self._agent, self._greedy = agent, greedy
         self._seed = seed
-        self.key = shown_key(agent.wm)
+        self.keys = shown_keys(agent.wm)
 
     @property
     def decodes(self) -> bool:
         """Whether the model predicts what the agent sees."""
-        return self.key in self._agent.wm.decoder.keys
+        return self.keys[0] in self._agent.wm.decoder.keys
 
     def reconstruct(self, latents: State) -> np.ndarray:
         """What the decoder makes of every latent `[T, ...]`."""
@@ -137,4 +137,4 @@ class Insight:
         return self._agent.wm.feat({k: tf.convert_to_tensor(v) for k, v in latents.items()})
 
     def _decode(self, feat: tf.Tensor) -> np.ndarray:
-        return decode(self._agent.wm, feat, self.key)
+        return np.concatenate([decode(self._agent.wm, feat, key) for key in self.keys], -1)

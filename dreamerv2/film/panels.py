@@ -11,7 +11,7 @@ import numpy as np
 from common.log import paint
 from dreamerv2.agent.rssm import State
 from dreamerv2.film.insight import Forecast, Insight, Opinion
-from dreamerv2.film.vectors import Bars, board_shape, boards, number_names
+from dreamerv2.film.vectors import Bars, board_shape, boards
 
 # A dream sees so many rows, then goes on alone, and starts again [agent steps].
 DREAM_CONTEXT, DREAM_STEPS = 5, 45
@@ -262,15 +262,17 @@ def make_panels(
     action_names: Sequence[str] | None,
     ahead: int,
     font: int,
+    numbers: Sequence[str] = (),
     task: str = "",
 ) -> dict[str, Panel]:
     """The panels of `names` but the screen, computed for the whole episode.
 
-    ahead: agent steps that open loop looks ahead. task: names the numbers of a vector.
+    ahead: agent steps that open loop looks ahead. numbers: what those of a vector are called. task:
+      whether the vector is a board.
     """
     observed, latents = episode.observed, episode.latents
     size = "x".join(map(str, observed.shape[1:3])) if observed.ndim == 4 else observed.shape[1]
-    shown, limits = _drawing(observed, task, font)
+    shown, limits = _drawing(observed, numbers, task, font)
     makers = {
         "input": lambda: Picture((f"input {size}", "input"), shown(observed), *limits),
         "recon": lambda: Picture(
@@ -288,7 +290,9 @@ def make_panels(
     return {name: makers[name]() for name in names if name != "screen"}
 
 
-def _drawing(observed: np.ndarray, task: str, font: int) -> tuple[Callable, tuple]:
+def _drawing(
+    observed: np.ndarray, numbers: Sequence[str], task: str, font: int
+) -> tuple[Callable, tuple]:
     """How to turn what is seen into what `Picture` draws, and its further arguments."""
     if observed.ndim != 2:
         return lambda seen: seen, ()
@@ -297,7 +301,7 @@ def _drawing(observed: np.ndarray, task: str, font: int) -> tuple[Callable, tupl
     if shape:
         return lambda seen: boards(seen, shape), ()
     if size <= paint.MOST_BARS:
-        return lambda seen: seen, (None, None, Bars(observed, number_names(task, size), font))
+        return lambda seen: seen, (None, None, Bars(observed, numbers, font))
     return lambda seen: seen, vector_limits(observed)
 
 

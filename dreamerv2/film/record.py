@@ -1,7 +1,7 @@
 """Plays an episode and keeps what a film of it needs."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ def record(
     number: int,
     env: Env,
     policy: Policy,
-    key: str,
+    keys: Sequence[str],
     *,
     screens: bool,
     wanted: range,
@@ -49,9 +49,10 @@ def record(
 ) -> Take:
     """Play one episode.
 
-    key: the observation to keep. screens: keep the game's screens; without them a row is one
-      picture. wanted: numbers of the pictures to keep, 0 is the first of the episode. whole: play
-      to the end even when the last wanted picture is there. advance: called for every row.
+    keys: the observations to keep, side by side. screens: keep the game's screens; without them a
+      row is one picture. wanted: numbers of the pictures to keep, 0 is the first of the episode.
+      whole: play to the end even when the last wanted picture is there. advance: called for every
+      row.
 
     Raises `EndlessEpisodeError` for more than `max_steps` agent steps.
     """
@@ -70,7 +71,7 @@ def record(
         advance()
         if count >= wanted.stop and not whole:
             break
-    return Take(number, _episode(rows, key), groups, bool(rows[-1].obs["is_last"]))
+    return Take(number, _episode(rows, keys), groups, bool(rows[-1].obs["is_last"]))
 
 
 def pack(screen: np.ndarray) -> bytes:
@@ -83,10 +84,15 @@ def unpack(data: bytes, size: tuple[int, int]) -> np.ndarray:
     return np.frombuffer(zlib.decompress(data), np.uint8).reshape(*size, 3)
 
 
-def _episode(rows: Iterable[Row], key: str) -> Episode:
+def _seen(rows: Sequence[Row], key: str) -> np.ndarray:
     observed = np.stack([row.obs[key] for row in rows])
     if observed.ndim == 2 and observed.dtype == np.uint8:
-        observed = observed / np.float32(255) - 0.5  # as the model sees and predicts it
+        return observed / np.float32(255) - 0.5  # as the model sees and predicts it
+    return observed
+
+
+def _episode(rows: Sequence[Row], keys: Sequence[str]) -> Episode:
+    observed = np.concatenate([_seen(rows, key) for key in keys], -1)
     latents = [row.state[0] for row in rows]
     return Episode(
         observed,

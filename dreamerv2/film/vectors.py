@@ -1,6 +1,6 @@
 """Vectors in a film: named bars, or the board of a game."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,12 +18,24 @@ NAMES = {
 BOARD = 10  # rows and columns of MinAtar's boards
 SHADES = 8  # of a predicted cell: finer ones would be most of a GIF
 SMALLEST_FONT = 8  # that can be read
+MARGIN = 4  # pixels that the frame of a panel may take
+GAP = 3  # pixels between a bar and its words
 
 
-def number_names(task: str, size: int) -> tuple[str, ...]:
-    """A name for each of `size` numbers; their index where the task has none."""
+def number_names(task: str, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """A name for each number of some observations, given how many numbers each has.
+
+    They are the task's, where it has as many. Else they are the observation's, with an index where
+    it has several numbers, or the index alone where there is one observation.
+    """
     names = NAMES.get(task, ())
-    return names if len(names) == size else tuple(map(str, range(size)))
+    if len(names) == sum(sizes.values()):
+        return names
+    if len(sizes) == 1:
+        return tuple(map(str, range(*sizes.values())))
+    return tuple(
+        key if size == 1 else f"{key} {i}" for key, size in sizes.items() for i in range(size)
+    )
 
 
 def board_shape(task: str, size: int) -> tuple[int, int, int] | None:
@@ -59,8 +71,9 @@ class Bars:
         font = min(self._font, max(line + 1, SMALLEST_FONT))
         left = right = 0
         if line + 1 >= SMALLEST_FONT:
-            left = min(width // 2, 4 + max(paint.text_width(name, font) for name in self._names))
-            right = paint.text_width("-00.00", font)
+            names = max(paint.text_width(name, font) for name in self._names)
+            left = min(width // 2, MARGIN + names + GAP)
+            right = GAP + paint.text_width("-00.00", font)
         bars = width - left - right
         share = np.clip((values - self._low) / self._span, 0, 1)
         zeros = np.clip(-self._low / self._span, 0, 1)
@@ -72,5 +85,6 @@ class Bars:
             area[top:bottom, left + start : left + end + 1] = paint.BLUE
             area[top:bottom, zero : zero + 1] = paint.TEXT
             if left:
-                paint.label(area[top:bottom, : left - 2], name, font, paint.DIM)
-                paint.label(area[top:bottom, left + bars :], f"{values[i]:.2f}", font)
+                value = f"{round(float(values[i]), 2) + 0.0:.2f}"  # 0.00 also from below
+                paint.label(area[top:bottom, MARGIN : left - GAP], name, font, paint.DIM)
+                paint.label(area[top:bottom, left + bars + GAP :], value, font)
