@@ -40,6 +40,7 @@ class Kind:
     literal: on the command line the word is the value, not YAML (so that `--task 5` is a string).
     element: the kind of the elements, for sequences only.
     bounds: the numbers that are accepted, `LOW .. HIGH`; empty where any or none is.
+    bare: what a flag without a value means; None where it needs one.
     """
 
     expected: str
@@ -47,6 +48,7 @@ class Kind:
     literal: bool = False
     element: "Kind | None" = None
     bounds: str = ""
+    bare: Any = None
 
     def read(self, words: Sequence[str]) -> Any:
         """The Python value that these words of a command line stand for, not yet converted."""
@@ -65,7 +67,7 @@ def boolean() -> Kind:
             raise TypeError
         return value
 
-    return Kind("True or False", convert)
+    return Kind("True or False", convert, bare=True)
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Kind:
@@ -283,9 +285,12 @@ class Config(Mapping):
 
         `--key value`, `--key=value`, `--key 1 2 3` or `--key "[1, 2, 3]"` for lists,
         `--section "{name: value}"`, and `--pattern value` for all keys that the pattern matches.
+        `--key` alone for True.
         """
         config = self
         for name, words in flags:
+            if not words and name in self._flat and self.kind(name).bare is not None:
+                words = [str(self.kind(name).bare)]
             if not words:
                 raise ConfigError(f"--{name} has no value; write --{name} VALUE")
             if name not in self._flat and self._is_section(name):

@@ -25,7 +25,9 @@ class Interrupt:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._handle)
+                    previous = signal.signal(number, self._handle)
+                    # None: of a handler that Python did not set, which it cannot put back.
+                    self._previous[number] = signal.SIG_DFL if previous is None else previous
         return self
 
     def __exit__(self, *_) -> None:

@@ -55,7 +55,8 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
         given = objects[mode]
         return [] if given is None else prepared_envs(config, given, mode, seeds)
 
-    if make_runner(config, prepared).run() == 0:
+    runner = make_runner(config, prepared)
+    if runner.run() == 0 and runner.leads:
         write_at_end(Path(config.logdir).expanduser())
 
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(RunError, OSError):
         try:
             code = runner.run()
-            if code == 0:
+            if code == 0 and runner.leads:
                 write_at_end(Path(config.logdir).expanduser())
             return code
         except RunBrokenError as error:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from common.nn import replica
 from common.nn.layers import Module
 
 BETA1, BETA2 = 0.9, 0.999
@@ -143,9 +144,10 @@ class Optimizer(Module):
         """Differentiates the scalar `loss`, which `tape` recorded, and makes one step.
 
         The gradient of the loss times the loss scale is what computes; `name` is the first word of
-        the metrics.
+        the metrics. Replicas average gradients and loss first: they clip, skip and step alike.
         """
         grads = self.unscale(tape.gradient(loss, self.owned, self.loss_scale.value))
+        grads, loss = replica.mean((grads, loss))
         applied = self.apply(grads, loss)
         metrics = {f"{name}_loss": loss, f"{name}_grad_norm": applied.norm}
         if self._skip:

@@ -65,6 +65,7 @@ class Agent(Module):
         self.precision = Precision(config.precision, config.precision_overrides)
         # Training draws from the seed itself; nothing else may draw what some seed's training does.
         self._seeds = {p: derive_seed(config.seed, p) for p in ("policy", "report", "dream")}
+        self._seeds["train"] = config.seed
         rng = np.random.default_rng(config.seed)
         self._action_size = act_space.shape[0]
         self.wm = WorldModel(config, obs_space, self._action_size, self.precision, rng)
@@ -222,7 +223,7 @@ class Agent(Module):
         return batch, state, tf.constant(agent_steps, tf.int64)
 
     def _train(self, batch, state, agent_steps):
-        draws = Draws([self.config.seed, self.updates])
+        draws = Draws([self._seeds["train"], self.updates])
         update = self.update(batch, state, agent_steps, draws)
         return update.state, update.metrics
 

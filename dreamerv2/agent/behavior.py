@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.data.spaces import is_discrete
+from common.nn import replica
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Module
 from common.nn.optimizer import Optimizer
@@ -37,6 +38,7 @@ class RewardNorm(Module):
         """Updates the magnitude with `reward` first, then scales it."""
         if self._momentum < 1:
             magnitude = tf.reduce_mean(tf.abs(tf.cast(tf.stop_gradient(reward), tf.float64)))
+            magnitude = replica.mean(magnitude)
             self.mag.assign(self._momentum * self.mag + (1 - self._momentum) * magnitude)
         return self._scale * reward / (tf.cast(self.mag, tf.float32) + self._eps)
 

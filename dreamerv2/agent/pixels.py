@@ -6,6 +6,7 @@ Shape letters: H W C image. Images are in [-0.5, 0.5]; brightness is 0.5 more.
 import numpy as np
 import tensorflow as tf
 
+from common.nn import replica
 from common.nn.layers import Module, leading
 
 # Of a pixel whose deviation and margin make this together, where pixels are weighted.
@@ -32,8 +33,10 @@ class PixelStats(Module):
         image = tf.reshape(tf.cast(image, tf.float32), [-1, *self.mean.shape])
         self.count.assign_add(1.0)
         share = tf.maximum(1 / self.count, 1 - self.momentum)
-        self.mean.assign_add(share * (tf.reduce_mean(image, 0) - self.mean))
-        self.square.assign_add(share * (tf.reduce_mean(tf.square(image), 0) - self.square))
+        moments = tf.reduce_mean(image, 0), tf.reduce_mean(tf.square(image), 0)
+        mean, square = replica.mean(moments)
+        self.mean.assign_add(share * (mean - self.mean))
+        self.square.assign_add(share * (square - self.square))
 
     def scale(self) -> tf.Tensor:
         """One over the deviation with its margin, `[H, W, C]`."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from common.nn import onehot
+from common.nn import onehot, replica
 from common.nn.bias import add_bias
 from common.nn.dists import Gaussian, OneHot
 from common.nn.draws import Draws, Modes
@@ -329,7 +329,7 @@ class RSSM(Module):
 
         def clipped_mean(value):
             if free_avg:
-                return tf.maximum(tf.reduce_mean(value), free)
+                return tf.maximum(replica.mean(tf.reduce_mean(value)), free)
             return tf.reduce_mean(tf.maximum(value, free))
 
         stopped = {k: tf.stop_gradient(v) for k, v in second.items()}

@@ -51,6 +51,7 @@ _KINDS = {
     r"(replay|dataset)\.(minlen|batch|length)": cfg.integer(1, 1e6),
     "precision": cfg.choice(*_PRECISIONS, "tf32"),
     r"precision_overrides\..*": cfg.choice("default", *_PRECISIONS),
+    "devices": cfg.either(cfg.choice("all"), cfg.integer(1, 1024)),
     "loss_scale": cfg.either(cfg.choice("dynamic", "none"), cfg.number(1e-6, 1e30)),
     "clip_rewards": cfg.choice("identity", "sign", "tanh"),
     "expl_(intr|extr)_scale": cfg.number(-1e6, 1e6),

@@ -17,6 +17,18 @@ def check(config: Config, act_space: Any) -> None:
     _check_memory(config, act_space)
 
 
+def check_split(config: Config, devices: int, workers: int) -> None:
+    """ConfigError for a batch of which not every device can have the same share."""
+    batch, shares = config.dataset.batch, devices * workers
+    if batch % shares:
+        found = f"{workers} workers" if workers > 1 else f"{devices} devices"
+        each = f" with {devices} devices each" if workers > 1 and devices > 1 else ""
+        raise ConfigError(
+            f"dataset.batch: {batch} cannot be split over {found}{each}; expected a multiple of "
+            f"{shares}"
+        )
+
+
 def _check_lengths(config: Config) -> None:
     shortest, limit, longest = config.replay.minlen, config.time_limit, config.replay.maxlen
     if 0 < limit < shortest:

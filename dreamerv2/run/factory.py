@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.cluster import count_devices, exchange, from_environment, make_strategy
 from common.config import Config, dump_yaml
 from common.data.replay import Replay, machine_memory
 from common.device import import_tensorflow, setup_device
@@ -19,10 +20,11 @@ from common.log.logger import (
     Tolerant,
 )
 from dreamerv2.run import blocks, own
-from dreamerv2.run.check import check
+from dreamerv2.run.check import check, check_split
 from dreamerv2.run.metric_groups import metric_group
 from dreamerv2.run.reading import who_reads
 from dreamerv2.run.runner import Runner
+from dreamerv2.run.team import Alone, Team, make_team
 
 # What the terminal shows, in this order; everything is in metrics.jsonl.
 TERMINAL_METRICS = (
@@ -49,12 +51,14 @@ def make_runner(
     config: Config, env_factory: Callable[[str, Sequence[int]], Sequence[Env]]
 ) -> Runner:
     """A run in `config.logdir` on the environments of `env_factory(mode, seeds)`."""
+    team = make_team(from_environment()) if config.workers else Alone()
     return Runner(
         config,
         make_envs=env_factory,
-        make_agent=lambda obs_space, act_space: make_agent(config, obs_space, act_space),
-        make_replay=lambda mode, seed, agent: make_replay(config, mode, seed, agent),
-        make_logger=lambda show: make_logger(config, show),
+        make_agent=lambda obs_space, act_space: make_agent(config, obs_space, act_space, team),
+        make_replay=lambda mode, seed, agent: make_replay(config, mode, seed, agent, team),
+        make_logger=lambda show: make_logger(config, show, team),
+        team=team,
     )
 
 
@@ -84,32 +88,53 @@ def env_settings(config: Config) -> dict[str, Any]:
     return {name: config[name] for name in names}
 
 
-def make_agent(config: Config, obs_space: Mapping, act_space: Any) -> Any:
-    """The agent on the device that there is; says which, with versions."""
+def make_agent(
+    config: Config, obs_space: Mapping, act_space: Any, team: Alone | None = None
+) -> Any:
+    """The agent on the devices that there are; says which, with versions."""
+    team = team or Alone()
     check(config, act_space)
     print(setup_device(config.precision), flush=True)
     tf = import_tensorflow()
+    kind, count = count_devices(config.devices)
+    check_split(config, count, team.size)
+    strategy = make_strategy(kind, count, team.cluster, show=lambda text: print(text, flush=True))
     from dreamerv2.agent.agent import Agent
+    from dreamerv2.agent.parallel import ParallelAgent
 
     tf.random.set_seed(config.seed)
-    agent = Agent(config, obs_space, act_space)
+    if strategy is None:
+        agent = Agent(config, obs_space, act_space)
+    else:
+        agent = ParallelAgent(config, obs_space, act_space, strategy, team.index)
+        shares = count * team.size
+        each = config.dataset.batch // shares
+        print(f"An update of {shares} {kind} devices, {each} sequences on each", flush=True)
+    if isinstance(team, Team):
+        team.exchange = exchange(strategy, team.cluster)
     print(who_reads(config, obs_space, agent), flush=True)
     return agent
 
 
-def make_replay(config: Config, mode: str, seed: int, agent: Any) -> Replay:
+def make_replay(
+    config: Config, mode: str, seed: int, agent: Any, team: Alone | None = None
+) -> Replay:
     """`train_episodes/` or `eval_episodes/` of the logdir; the second only serves reports.
 
-    Batches hold what the agent reads; other keys, such as the emulator's RAM, stay on disk.
+    Batches hold what the agent reads; other keys, such as the emulator's RAM, stay on disk. Each
+    worker of a team has its share of the capacity, in a folder of its own.
     """
-    directory = Path(config.logdir).expanduser() / f"{mode}_episodes"
+    team = team or Alone()
+    directory = team.folder(Path(config.logdir).expanduser()) / f"{mode}_episodes"
+    capacity = config.replay.capacity / team.size
     gib = config.replay.memory_gib or machine_memory() / 2 / 2**30
     if mode == "train":
-        settings = {**config.replay, "memory_gib": gib * (1 - EVAL_SHARE)}
+        memory = {"memory_gib": gib * (1 - EVAL_SHARE)}
+        settings = {**config.replay, "capacity": capacity, **memory}
     else:
         length = config.dataset.length
         settings = {
-            "capacity": config.replay.capacity * EVAL_SHARE,
+            "capacity": capacity * EVAL_SHARE,
             "minlen": min(length, config.replay.minlen),
             "maxlen": length,
             "memory_gib": gib * EVAL_SHARE,
@@ -117,11 +142,14 @@ def make_replay(config: Config, mode: str, seed: int, agent: Any) -> Replay:
     return Replay(directory, seed=seed, keys=[*agent.wm.input_keys, "action"], **settings)
 
 
-def make_logger(config: Config, show: Callable[[str], None]) -> Logger:
+def make_logger(config: Config, show: Callable[[str], None], team: Alone | None = None) -> Logger:
     """Terminal, `metrics.jsonl`, `videos/`, TensorBoard's event files, and wandb if asked for.
 
     Files that cannot be written are lost with a warning; a terminal that is gone is an OSError.
+    Of a team, worker 0 alone writes.
     """
+    if team is not None and not team.leads:
+        return Logger([], config.action_repeat)
     logdir = Path(config.logdir).expanduser()
     outputs: list[Output] = [
         TerminalOutput(show, TERMINAL_METRICS),

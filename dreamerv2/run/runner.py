@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from common.data.rows import BadRowError, RowCheck
 from common.envs.base import Env
 from common.envs.wrappers import TimeLimit
 from common.files import sweep_temporary
-from common.interrupt import Interrupt
 from common.log import paint, video
 from common.log.logger import Logger
 from common.log.progress import Progress, Stopwatch
@@ -36,6 +36,7 @@ from dreamerv2.run.monitor import (
     Successes,
     crafter_score,
 )
+from dreamerv2.run.team import Alone
 
 Batch = dict[str, np.ndarray]
 
@@ -59,6 +60,7 @@ class Runner:
     make_agent(obs_space, act_space): see `dreamerv2.agent.agent.Agent`.
     make_replay(mode, seed, agent): the replay buffer for `train` or `eval`.
     make_logger(show): the logger; `show(text)` prints without disturbing the progress line.
+    team: of whose workers this is one; None: it is alone.
 
     The constructor reads, checks and builds everything before it writes anything but the folder
     itself: a mistake (ValueError, OSError) leaves the logdir as it was.
@@ -76,6 +78,8 @@ class Runner:
     _batch: Batch | None
     _updates_logged: int
     _saved: tuple[int, int] | None
+    _steps_in_round: int
+    _ready: bool
 
     def __init__(
         self,
@@ -85,10 +89,13 @@ class Runner:
         make_agent: Callable[[Mapping, Any], Any],
         make_replay: Callable[[str, int, Any], Replay],
         make_logger: Callable[[Callable[[str], None]], Logger],
+        team: Alone | None = None,
     ):
         self._config = config
+        self._team = team or Alone()
         self._logdir = Path(config.logdir).expanduser()
-        self._lock = lock_logdir(self._logdir)
+        self._folder = self._team.folder(self._logdir)
+        self._lock = lock_logdir(self._folder)
         try:
             self._build(make_envs, make_agent, make_replay, make_logger)
         except BaseException:
@@ -102,12 +109,12 @@ class Runner:
         )
         self._damaged: list[tuple[Path, str]] = []
         arrays, meta = self._read_checkpoint()
-        start = meta.get("agent_steps", 0)
+        start = self._start = meta.get("agent_steps", 0)
         # A resumed run must not play again the episodes that it has seen.
         self._envs = make_envs("train", self._env_seeds(start))
         self._eval_envs = make_envs("eval", [self._seed("eval_env", start)])
         self._env = self._envs[0]  # for what they have in common
-        snapshot.seed_generators(config.seed)
+        snapshot.seed_generators(config.seed if self._team.leads else self._seed("generators"))
         self._agent = make_agent(self._env.obs_space, self._env.act_space)
         if meta:
             self._agent.load_state_dict(snapshot.below("agent", arrays))
@@ -115,14 +122,16 @@ class Runner:
 
         self._progress = Progress(config.steps, config.action_repeat)
         self._show = self._progress.show
-        self._interrupt = Interrupt()
-        self._save_due = EverySeconds(config.save_every)
+        self._interrupt = self._team.interrupt
+        self._save_due = self._team.clock(EverySeconds(config.save_every))
         self._stopwatch = Stopwatch(["env", "policy", "data", "train", "eval"])
         self._logger = make_logger(self._show)
         self._replay = make_replay("train", self._seed("replay"), self._agent)
         self._eval_replay = make_replay("eval", self._seed("eval_replay"), self._agent)
-        self._batches = self._replay.batches(**config.dataset)
-        self._eval_batches = self._eval_replay.batches(**config.dataset)
+        self._share = config.dataset.batch // self._team.size
+        length = config.dataset.length
+        self._batches = self._replay.batches(self._share, length)
+        self._eval_batches = self._eval_replay.batches(self._share, length)
         self._make_drivers()
         self._make_state()
         if meta:
@@ -134,10 +143,16 @@ class Runner:
                     f"the latest checkpoint does not describe its run ({text})"
                 ) from error
         for name in ("", "checkpoints", "train_episodes", "eval_episodes"):
-            sweep_temporary(self._logdir / name)
-        config.save(self._logdir / "config.yaml")
+            sweep_temporary(self._folder / name)
+        if self._team.leads:
+            config.save(self._logdir / "config.yaml")
         self._progress.begin(self.step, self.updates, self._logger.seconds)
         self._show_start(meta)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the worker that writes logs and checkpoints; it is where it is alone."""
+        return self._team.leads
 
     @property
     def step(self) -> int:
@@ -157,7 +172,7 @@ class Runner:
         of the environment, a full disk or a closed standard output.
         """
         try:
-            with self._interrupt:
+            with self._team.signal:
                 try:
                     self._run()
                 except Exception as error:
@@ -203,8 +218,9 @@ class Runner:
         """Random actions until replay has `prefill` steps and at least one episode."""
         policy = batched(random_policy(self._env.act_space, self._seed("prefill", self.step)))
         patience = self.step + self._prefill_left + PREFILL_PATIENCE
+        self._round()
         while not self._interrupt:
-            if self._prefill_left <= 0 and self._replay.stats["loaded_episodes"]:
+            if self._prefill_left <= 0 and self._ready:
                 break
             if self.step >= patience:
                 raise RunError(
@@ -214,6 +230,7 @@ class Runner:
             self._progress.phase("prefill")
             before = self.step
             self._driver(policy, steps=1)
+            self._round()
             self._prefill_left -= self.step - before
             self._progress.update(self.step, self.updates)
         # The agent starts episodes of its own; what random actions began is dropped.
@@ -222,20 +239,30 @@ class Runner:
     def _pretrain(self) -> None:
         while not self._interrupt and self.updates < self._config.pretrain:
             self._update()
+            self._round()
             if self._save_due():
                 self._save(by_the_clock=True)
 
     def _evaluate(self) -> bool:
-        """Play `eval_eps` episodes and predict open loop; False if a signal cut it short."""
+        """Of a team, worker 0 evaluates and the others wait; False if a signal cut it short."""
         self._progress.phase("eval")
+        if self._team.leads:
+            whole = self._play_and_predict()
+        else:
+            whole, self._evaluation = True, {"agent_steps": self.step, "returns": []}
+        self._round()
+        return whole
+
+    def _play_and_predict(self) -> bool:
+        """Play `eval_eps` episodes and predict open loop; False if a signal cut it short."""
         with self._stopwatch("eval"):
             self._eval_returns: list[float] = []
             if self._eval_envs:
                 self._eval_driver.reset()
-                while len(self._eval_returns) < self._config.eval_eps and not self._interrupt:
+                while len(self._eval_returns) < self._config.eval_eps and not self._team.signal:
                     self._eval_driver(self._eval_policy, steps=1)
                     self._progress.update(self.step, self.updates)
-            if self._interrupt:
+            if self._team.signal:
                 return False
             self._evaluation = {"agent_steps": self.step, "returns": self._eval_returns}
             seen = self._eval_replay.stats["loaded_episodes"]
@@ -257,13 +284,15 @@ class Runner:
             if not self._evaluate():
                 return
             meta["run"]["evaluation"] = self._evaluation
-            self._checkpoints.save(self.step, arrays, meta)
+            if self._team.leads:
+                self._checkpoints.save(self.step, arrays, meta)
         self._meta = meta
 
     def _train_until(self, step: int) -> None:
         while self._goes_on() and self.step < step:
             self._progress.phase("train")
             self._driver(self._train_policy, steps=1)
+            self._round()
             while self._train_clock(self.step):
                 for _ in range(self._config.train_steps):
                     self._averages.add(self._update())
@@ -274,6 +303,13 @@ class Runner:
             self._progress.update(self.step, self.updates)
 
     # Steps
+
+    def _round(self) -> None:
+        """Counts the steps that the other workers made, and hears what they agree on."""
+        ready = bool(self._replay.stats["loaded_episodes"])
+        told = self._team.round(self._steps_in_round, ready)
+        self._logger.agent_steps += told.others_steps
+        self._steps_in_round, self._ready = 0, told.ready
 
     @property
     def _longest_evaluation(self) -> int:
@@ -322,6 +358,7 @@ class Runner:
 
     def _count_step(self, row: Mapping[str, Any], env: int) -> None:
         self._logger.agent_steps += 1
+        self._steps_in_round += 1
 
     def _train_policy(self, obs, state) -> tuple[np.ndarray, Any]:
         with self._stopwatch("policy"):
@@ -359,8 +396,9 @@ class Runner:
             self._show(
                 "Batch: " + ", ".join(f"{k} {v.dtype} {[*v.shape]}" for k, v in batch.items())
             )
-        with self._stopwatch("train"):
-            self._recorder.note(self._agent, self._carry, batch, self.step)
+        with self._stopwatch("train"), self._team.updating():
+            if self._team.size == 1:
+                self._recorder.note(self._agent, self._carry, batch, self.step)
             self._updating = True
             self._carry, metrics = self._agent.train(batch, self._carry, self.step)
             metrics = {name: float(value) for name, value in metrics.items()}
@@ -437,7 +475,7 @@ class Runner:
         self._check_parameters()
 
     def _show_start(self, meta: Mapping[str, Any]) -> None:
-        for path, error in self._damaged:
+        for path, error in self._damaged if self._team.leads else ():
             path.rename(path.with_name(f"{path.name}.damaged"))
             self._show(f"WARNING: {error}; renamed to *.damaged, the one before it is used")
         if meta:
@@ -455,6 +493,8 @@ class Runner:
     # State
 
     def _seed(self, *purpose: str | int) -> int:
+        if not self._team.leads:  # whose generators are in no checkpoint: they go on anew
+            purpose += ("worker", self._team.index, self._start)
         return derive_seed(self._config.seed, *purpose)
 
     def _env_seeds(self, start: int) -> list[int]:
@@ -484,6 +524,9 @@ class Runner:
     def _make_state(self) -> None:
         """What a checkpoint restores, as it is at the start of a run."""
         stored = self._replay.stats["total_steps"]
+        settings = {key: value for key, value in self._config.flat.items() if key != "logdir"}
+        checksum = zlib.crc32(repr(settings).encode())
+        stored += self._team.join(self._start, self.updates, checksum, stored)
         self._logger.agent_steps = stored
         self._prefill_left = self._config.prefill - stored
         self._train_clock = Every(self._config.train_every)
@@ -498,6 +541,7 @@ class Runner:
         self._explored = False
         self._updates_logged = 0
         self._saved = None
+        self._steps_in_round = 0
         self._recorder = failure.Recorder()
         self._bad_episodes = 0
         self._said_interrupt = False
@@ -551,11 +595,13 @@ class Runner:
         self._guard.load_state(run["guard"])
         self._logger.load_state(run["logger"])
         self._progress.load_state(run.get("progress") or {"returns": {}, "best": {}})
+        if not self._team.leads:
+            return  # the rest is of the episodes and environments of worker 0
         self._replay.load_state(snapshot.below("replay", arrays))
         self._eval_replay.load_state(snapshot.below("eval_replay", arrays))
         snapshot.load_random_state(run["random"])
         carry = snapshot.unpack_tensors(snapshot.below("carry", arrays), run["carry_dtypes"])
-        if carry and all(len(v) == self._config.dataset.batch for v in carry.values()):
+        if carry and all(len(v) == self._share for v in carry.values()):
             self._carry = carry
 
     def _save(self, by_the_clock: bool = False) -> None:
@@ -564,9 +610,9 @@ class Runner:
             self._show(f"{self._interrupt.name}: saving; once more ends the run at once.")
         self._check_parameters()
         self._forget_broken_carry()
-        if by_the_clock:
+        if self._team.leads and by_the_clock:
             self._checkpoints.save_behind(self.step, *self._state())
-        else:
+        elif self._team.leads:
             self._checkpoints.save(self.step, *self._state())
         self._saved = (self.step, self.updates)
         self._save_due.restart()
@@ -581,6 +627,8 @@ class Runner:
         what = failure.describe(error)
         if self._updating:
             saved = "half an update is not saved"
+        elif not self._team.leads:
+            saved = "worker 0 is the one that saves"
         else:
             try:
                 self._save()
@@ -591,7 +639,7 @@ class Runner:
             return
         trace = ""
         if not isinstance(error, OSError):
-            trace = failure.keep_traceback(self._logdir, self.step, error)
+            trace = failure.keep_traceback(self._folder, self.step, error)
         raise RunBrokenError(
             f"{what}, at agent step {self.step:,}; {saved}; {failure.advice(error)}the same "
             f"command goes on from {self._checkpoints.latest() or 'the episodes in replay'}{trace}"
@@ -605,7 +653,8 @@ class Runner:
     def _fail(self, name: str) -> None:
         """Put what broke aside, as it was before, and stop."""
         text = f"{name} is not finite at agent step {self.step:,}, update {self.updates:,}"
-        before = self._recorder.rewind(self._agent)
+        # Of a team no one has the whole batch.
+        before = self._recorder.rewind(self._agent) if self._team.size == 1 else None
         if before:
             folder = failure.new_folder(self._logdir, self.step)
             env = self._env
