@@ -1,15 +1,16 @@
 """Compare precisions: which one to use, from runs with several seeds each, or inside one update.
 
     python -m dreamerv2.compare --logdir DIR [--precisions 32 16 bfloat16] [--seeds 0 1 2]
-                                [--jobs 1] [any flag of train]
+                                [--jobs 1 | --ray HOST:PORT|auto|local] [any flag of train]
     python -m dreamerv2.compare --logdir DIR --runs RUN [RUN ...]
     python -m dreamerv2.compare --audit RUN [--updates 20] [--precisions 16 bfloat16]
                                 [any flag of train]
 
 The first form trains each precision with each seed in DIR/PRECISION-SEED; what a run prints goes to
 DIR/PRECISION-SEED.log. The same command goes on where it was stopped, and tries again what failed.
-The second form takes runs that exist. Both write DIR/report.md, .png and .json. The third compares
-activations and gradients with those of float32, on the weights and episodes of a run, and writes
+With --ray a Ray cluster makes the runs (docs/sweep.md); its nodes must share DIR. The second form
+takes runs that exist. Both write DIR/report.md, .png and .json. The third compares activations and
+gradients with those of float32, on the weights and episodes of a run, and writes
 RUN/audit/report.md, .png and .json.
 
 Exit codes: 0 when there is a report of at least one finished run, 1 when no run finished, 2 for a
@@ -18,11 +19,13 @@ which lets the runs under way save first.
 """
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
 
 from common.commands import MISTAKES, Parser, at_least, directory, one_line_errors
+from dreamerv2.jobs import places
 
 PRECISIONS = ("32", "tf32", "16", "bfloat16")
 COMPARED = ("32", "16", "bfloat16")  # unless others are asked for
@@ -32,27 +35,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "-m", "dreamerv2.compare", *argv])
-    with one_line_errors(*MISTAKES):
-        args, flags = parse(argv)
-        if args.audit:
-            from common.device import import_tensorflow
+    with contextlib.ExitStack() as stack:
+        with one_line_errors(*MISTAKES):
+            args, flags = parse(argv)
+            if args.audit:
+                return _audit(args, flags, command)
+            from dreamerv2.jobs import record
+            from dreamerv2.precision import trainer
 
-            import_tensorflow()
-            from dreamerv2.precision import audit
+            if args.runs:
+                runs = [record.read_run(run) for run in args.runs]
+                return trainer.report(args.logdir, runs, command)
+            limit = None if args.ray else args.jobs or 1
+            precisions, seeds = args.precisions or COMPARED, args.seeds or (0, 1, 2)
+            jobs = trainer.make_jobs(args.logdir, precisions, seeds, flags, limit or 1)
+            start = stack.enter_context(places.starter(args))
+        return trainer.Trainer(args.logdir, jobs, limit, command, start).make()
 
-            precisions = args.precisions or COMPARED[1:]
-            audit.audit(args.audit, precisions, args.updates, flags, command)
-            return 0
-        from dreamerv2.jobs import record
-        from dreamerv2.precision import trainer
 
-        if args.runs:
-            runs = [record.read_run(run) for run in args.runs]
-            return trainer.report(args.logdir, runs, command)
-        jobs = trainer.make_jobs(
-            args.logdir, args.precisions or COMPARED, args.seeds or (0, 1, 2), flags, args.jobs
-        )
-    return trainer.Trainer(args.logdir, jobs, args.jobs, command).make()
+def _audit(args: argparse.Namespace, flags: Sequence[str], command: str) -> int:
+    """The third form of the command; its exit code."""
+    from common.device import import_tensorflow
+
+    import_tensorflow()
+    from dreamerv2.precision import audit
+
+    precisions = args.precisions or COMPARED[1:]
+    audit.audit(args.audit, precisions, args.updates, flags, command)
+    return 0
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -61,11 +71,15 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--logdir", type=directory, metavar="DIR")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS)
     parser.add_argument("--seeds", nargs="+", type=at_least(0))
-    parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at the same time")
+    parser.add_argument("--jobs", type=at_least(1), help="runs at the same time; None: 1")
     parser.add_argument("--runs", nargs="+", type=directory, metavar="RUN")
     parser.add_argument("--audit", type=directory, metavar="RUN")
     parser.add_argument("--updates", type=at_least(1), default=20, help="batches of the audit")
+    places.add_flags(parser)
     args, flags = parser.parse_known_args(argv)
+    places.check_flags(args)
+    if args.ray and args.jobs:
+        raise ValueError("--ray and --jobs exclude each other: Ray decides what runs when")
     if args.runs and args.audit:
         raise ValueError("--runs and --audit exclude each other")
     if args.runs and (flags or args.seeds or args.precisions):
@@ -75,6 +89,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in ("precision", "seed"):
         if any(flag.split("=")[0] == f"--{name}" for flag in flags):
             raise ValueError(f"--{name} is what this command varies; write --{name}s")
+    if args.ray and args.logdir:
+        args.logdir = args.logdir.absolute()  # nodes have other working directories
     return args, flags
 
 

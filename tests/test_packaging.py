@@ -19,6 +19,7 @@ IMPORTS = {
     "ale-py": "ale_py",
     "atari-py": "atari_py",
     "dm-control": "dm_control",
+    "grpcio": "grpc",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "ruamel.yaml": "ruamel",

@@ -5,17 +5,20 @@ asked for them ends, however that happens.
 """
 
 import contextlib
+import functools
+import logging
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grpc
 import ray
 from ray.exceptions import RayError
 
@@ -24,11 +27,14 @@ from common.when import EverySeconds
 from dreamerv2.jobs import processes, record
 from dreamerv2.jobs.job import Job, memory_share
 from dreamerv2.jobs.record import Progress
+from dreamerv2.jobs.storage import ERRORS, Mirror, Storage
 from dreamerv2.run import lock
 
 NAMESPACE = "dreamerv2"
-ANSWERS_WITHIN = 14.0  # seconds
+ANSWERS_WITHIN = 10.0  # seconds
 STATUS_EVERY = 2.0  # seconds
+POLL = 0.5  # seconds
+SCRATCH = ".nodes"  # under the root: what nodes hold of the runs that they make for a store
 # A run that takes its node down each time must end some day.
 MOST_RESTARTS = 20
 # Exit codes of a training that something else ended: a machine that shuts down, or has no memory.
@@ -53,7 +59,11 @@ def joined(address: str) -> Iterator[None]:
         settings = {"include_dashboard": False}
     elif address != "auto":
         check_answers(address)
-    ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", **settings)
+    settings |= {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address, **settings)
+    except Exception as error:  # Ray has no class for a node that does not come up
+        raise ConnectionError(f"--ray {address}: {error}") from error
     try:
         yield
     finally:
@@ -65,22 +75,18 @@ def check_answers(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal()):
         raise ValueError(f"--ray {address}: expected HOST:PORT, auto or local")
-    try:
-        socket.create_connection((host, int(port)), timeout=3).close()
-        command = [
-            sys.executable,
-            "-m",
-            "ray.scripts.scripts",
-            "health-check",
-            "--address",
-            address,
-        ]
-        subprocess.run(command, capture_output=True, timeout=ANSWERS_WITHIN, check=True)
-    except (OSError, OverflowError, subprocess.SubprocessError):
-        raise ConnectionError(
-            f"--ray {address}: no Ray cluster answers there; start one with ray start --head, "
-            "or write --ray local"
-        ) from None
+    # What Ray's own clients ask first. One with a token, which this question lacks, is a cluster.
+    question = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+    locked = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(question)(b"", timeout=ANSWERS_WITHIN)
+        except grpc.RpcError as error:
+            if error.code() not in locked:
+                raise ConnectionError(
+                    f"--ray {address}: no Ray cluster answers there; start one with "
+                    "ray start --head, or write --ray local"
+                ) from None
 
 
 def check_fits(cpus: int, gpus: float) -> None:
@@ -112,12 +118,15 @@ class Status(NamedTuple):
 
 
 class OnCluster:
-    """A run that the cluster makes, or will make when it has a place for it."""
+    """A run that the cluster makes, or will make when it has a place for it.
+
+    collect: called at its end; gets what the driver needs of its files.
+    """
 
     elsewhere = False
 
-    def __init__(self, actor: Any):
-        self._actor, self._end = actor, actor.make.remote()
+    def __init__(self, actor: Any, collect: Callable[[], None]):
+        self._actor, self._end, self._collect = actor, actor.make.remote(), collect
         self._status = Status("", Progress())
         self._asked: Any = None
         self._due = EverySeconds(STATUS_EVERY)
@@ -138,6 +147,7 @@ class OnCluster:
         except RayError as error:
             code, self._failure = 1, " ".join(str(error).split())
         ray.kill(self._actor)
+        self._collect()
         return 128 + self._stopped_by if self._stopped_by else code
 
     def _ask(self) -> None:
@@ -150,6 +160,8 @@ class OnCluster:
                 self._status = ray.get(self._asked)
             except RayError:  # its node died
                 self._status = self._status._replace(node="")
+                if self._stopped_by:  # nor has it heard that
+                    ray.kill(self._actor)
             self._asked = None
 
     def send_signal(self, number: int) -> None:
@@ -201,12 +213,17 @@ class Starter:
     def __init__(self, cpus: int, gpus: float):
         self._cpus, self._gpus = cpus, gpus
 
-    def __call__(self, job: Job) -> OnCluster | WithAnother | processes.Elsewhere:
-        """Starts a run, or finds the one that is under way."""
+    def __call__(
+        self, job: Job, storage: Storage | None = None
+    ) -> OnCluster | WithAnother | processes.Elsewhere:
+        """Starts a run, or finds the one that is under way.
+
+        storage: where runs are kept; None: in their logdirs.
+        """
         holder = lock.holder(job.logdir)
         if holder:
             return processes.Elsewhere(job, holder)
-        name = str(job.logdir)
+        name = f"{storage.uri if storage else job.logdir.parent}/{job.name}"
         training = ray.remote(Training).options(
             name=name,  # no second one of this name: Ray keeps runs apart
             num_cpus=self._cpus,
@@ -215,8 +232,10 @@ class Starter:
             max_task_retries=-1,
             max_concurrency=3,  # `make` takes one place for the whole run
         )
+        task = Task.of(job, self._cpus, self._gpus, storage.uri if storage else "")
+        collect = functools.partial(storage.fetch_small, job.logdir) if storage else lambda: None
         try:
-            return OnCluster(training.remote(Task.of(job, self._cpus, self._gpus)))
+            return OnCluster(training.remote(task), collect)
         except ValueError:  # the name is taken
             return WithAnother(job, name)
 
@@ -238,11 +257,13 @@ class Task(NamedTuple):
     share_memory: bool  # whether the node says how much memory the replay takes
     cpus: int
     gpus: float
+    storage: str  # URI; empty where all nodes share the logdir
 
     @classmethod
-    def of(cls, job: Job, cpus: int, gpus: float) -> "Task":
+    def of(cls, job: Job, cpus: int, gpus: float, storage: str) -> "Task":
         share = not job.config.replay.memory_gib
-        return cls(job.logdir, job.command, Path.cwd(), job.total_frames, share, cpus, gpus)
+        where = job.logdir, job.command, Path.cwd()
+        return cls(*where, job.total_frames, share, cpus, gpus, storage)
 
 
 class Training:
@@ -250,6 +271,11 @@ class Training:
 
     def __init__(self, task: Task):
         self._task = task
+        self._node = ray.get_runtime_context().get_node_id()
+        self._logdir = task.logdir
+        if task.storage:  # the driver, or another node on this machine, may use the logdir itself
+            self._logdir = task.logdir.parent / SCRATCH / self._node / task.logdir.name
+        self._mirror: Mirror | None = None
         self._process: subprocess.Popen | None = None
         self._stopped_by: int | None = None
 
@@ -259,31 +285,55 @@ class Training:
         A training that something else ended, such as a machine that shuts down, takes this actor
         with it: Ray then starts both again, elsewhere if need be.
         """
-        logdir = self._task.logdir
-        while lock.holder(logdir) and not self._stopped_by:  # its node is dead, and it still saves
-            time.sleep(1)
+        while (
+            lock.holder(self._logdir) and not self._stopped_by
+        ):  # what was here before still saves
+            time.sleep(POLL)
         if self._stopped_by:
             return 128 + self._stopped_by, ""
-        self._process = processes.launch(
-            self._command(), record.log_path(logdir), self._task.cpus, self._cwd()
-        )
-        if self._stopped_by:
-            self._process.send_signal(self._stopped_by)
-        code = self._process.wait()
-        if code in KILLED and not self._stopped_by:
+        self._logdir.parent.mkdir(parents=True, exist_ok=True)
+        if self._task.storage:
+            storage = Storage(self._task.storage)
+            storage.fetch(self._logdir)
+            self._mirror = Mirror(storage, self._logdir)
+        code = self._train()
+        failed = code and not self._stopped_by
+        text = record.note_failure(self._logdir, code) if failed and code not in KILLED else ""
+        if self._mirror:
+            self._mirror.push()
+            shutil.rmtree(self._logdir)
+            record.log_path(self._logdir).unlink()
+        if failed and code in KILLED:
             os._exit(1)
-        return code, record.note_failure(logdir, code) if code and not self._stopped_by else ""
+        return code, text
+
+    def _train(self) -> int:
+        """Trains in a process, and stores what it saves; its exit code."""
+        log = record.log_path(self._logdir)
+        process = processes.launch(self._command(), log, self._task.cpus, self._cwd())
+        self._process = process
+        if self._stopped_by:  # before there was a process
+            process.send_signal(self._stopped_by)
+        while (code := process.poll()) is None:
+            time.sleep(POLL)
+            if self._mirror and self._mirror.is_behind():
+                try:
+                    self._mirror.push()
+                except ERRORS as error:  # tried again; the one at the end must succeed
+                    with log.open("a") as file:
+                        file.write(f"WARNING: {self._task.storage}: {error}\n")
+        return code
 
     def _command(self) -> list[str]:
-        """The command with this node's interpreter and its part of this node's memory."""
+        """The command with this node's interpreter, folder, and part of this node's memory."""
         task = self._task
+        words = [str(self._logdir) if word == str(task.logdir) else word for word in task.command]
         share = memory_share(self._runs_here()) if task.share_memory else []
-        return [sys.executable, *task.command[1:], *share]
+        return [sys.executable, *words[1:], *share]
 
     def _runs_here(self) -> int:
         """How many runs like this one the node has room for."""
-        here = ray.get_runtime_context().get_node_id()
-        (has,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+        (has,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == self._node)
         rooms = [has.get("CPU", 1) // self._task.cpus]
         if self._task.gpus:
             rooms.append(has.get("GPU", 1) // self._task.gpus)
@@ -296,8 +346,8 @@ class Training:
     @ray.method(max_task_retries=0)
     def status(self) -> Status:
         """Where it runs and how far it has come."""
-        node = f"{ray.util.get_node_ip_address()}/{ray.get_runtime_context().get_node_id()[:6]}"
-        return Status(node, record.progress(self._task.logdir, self._task.total_frames))
+        node = f"{ray.util.get_node_ip_address()}/{self._node[:6]}"
+        return Status(node, record.progress(self._logdir, self._task.total_frames))
 
     @ray.method(max_task_retries=0)
     def stop(self, number: int) -> None:

@@ -4,11 +4,12 @@ import argparse
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from common.commands import Parser, at_least
-from dreamerv2.jobs import processes
-from dreamerv2.jobs.job import Job
-from dreamerv2.jobs.trainings import Running
+
+if TYPE_CHECKING:
+    from dreamerv2.jobs.trainings import Running
 
 
 def add_flags(parser: Parser) -> None:
@@ -36,26 +37,37 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def starter(args: argparse.Namespace) -> Iterator[Callable[[Job], Running]]:
-    """Within `with`, what starts a run there.
+def starter(args: argparse.Namespace) -> "Iterator[Callable[..., Running]]":
+    """Within `with`, what starts the run of a job there.
+
+    On a cluster it takes `storage` as well: where runs are kept; None: in their logdirs.
 
     Raises ValueError and OSError for a cluster that is not there or has too little, ImportError
     where Ray is not installed.
     """
     cpus, gpus = args.cpus_per_run, args.gpus_per_run
     if not args.ray:
+        from dreamerv2.jobs import processes  # takes a second, which `--help` need not wait for
+
         yield functools.partial(processes.start, threads=cpus)
         return
-    try:
+    with needs_extra(f"--ray {args.ray}"):
         from dreamerv2.jobs import cluster
-    except ImportError as error:
-        raise ImportError(
-            f"--ray {args.ray}: the package {error.name} is missing; pip install 'dreamerv2[ray]'"
-        ) from error
     with cluster.joined(args.ray):
         gpus = cluster.default_gpus() if gpus is None else gpus
         cluster.check_fits(cpus or 1, gpus)
         yield cluster.Starter(cpus or 1, gpus)
+
+
+@contextlib.contextmanager
+def needs_extra(flag: str) -> Iterator[None]:
+    """Says which extra to install where an import within `with` fails. flag: what needs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f"{flag}: the package {error.name} is missing; pip install 'dreamerv2[ray]'"
+        ) from error
 
 
 def _gpus(text: str) -> float:

@@ -1,14 +1,19 @@
 """A sweep: the runs of a grid, and one table of how far they have come."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.log.progress import about
 from common.report.tables import number, table
 from dreamerv2.jobs import grid
-from dreamerv2.jobs.job import Job, make_job
+from dreamerv2.jobs.job import Job, check_same, make_job
+from dreamerv2.jobs.places import needs_extra
 from dreamerv2.jobs.record import Progress
 from dreamerv2.jobs.trainings import Running, Trainings
+
+if TYPE_CHECKING:
+    from dreamerv2.jobs.storage import Storage
 
 HEADER = ("run", "node", "state", "step", "return", "time left")
 
@@ -31,8 +36,34 @@ def make_jobs(root: Path, text: str, flags: Sequence[str], limit: int = 1) -> li
     return jobs
 
 
+def open_storage(uri: str, jobs: Sequence[Job]) -> "Storage":
+    """The store of a sweep; gets from there what tells how far the jobs are, and checks that.
+
+    Raises ValueError where nothing can be stored, ConfigError for runs of other settings there.
+    """
+    with needs_extra(f"--storage {uri}"):
+        from dreamerv2.jobs.storage import Storage
+    storage = Storage(uri)
+    for job in jobs:
+        storage.fetch_small(job.logdir)
+        check_same(job)
+    return storage
+
+
 class Sweep(Trainings):
-    """Makes the runs of a grid and shows them in a table."""
+    """Makes the runs of a grid and shows them in a table.
+
+    storage: where the runs are; None: in their logdirs. The rest as for `Trainings`.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        start: Callable[[Job], Running],
+        limit: int | None = None,
+        storage: "Storage | None" = None,
+    ):
+        super().__init__(jobs, start, limit, _finished_in(storage) if storage else _is_finished)
 
     def make(self) -> int:
         """Until all have ended or a signal came; returns the exit code."""
@@ -66,3 +97,11 @@ def _cells(done: Progress, total_frames: int, running: bool) -> list[str]:
     frames = "-" if done.env_frames is None else f"{done.env_frames:,}"
     left = about(done.seconds_left) if running and done.seconds_left is not None else "-"
     return [f"{frames} of {total_frames:,}", number(done.score), left]
+
+
+def _is_finished(job: Job) -> bool:
+    return job.finished
+
+
+def _finished_in(storage: "Storage") -> Callable[[Job], bool]:
+    return lambda job: storage.steps(job.name) >= job.config.steps

@@ -19,8 +19,11 @@ class Running(Protocol):
     """A run under way."""
 
     elsewhere: bool  # whether it was not started here, and is only waited for
-    node: str  # where it runs; empty while it waits for a place
     note: str  # what is said at its start
+
+    @property
+    def node(self) -> str:
+        """Where it runs; empty while it waits for a place."""
 
     def poll(self) -> int | None:
         """Its exit code, None while it runs."""
