@@ -15,7 +15,7 @@ from dreamerv2.jobs import record
 
 pytestmark = [pytest.mark.slow]
 ray = pytest.importorskip("ray")
-STEPS, LOG_EVERY = 1000, 60
+STEPS, LOG_EVERY = 600, 60
 TRAIN = f"--configs minatar debug --steps {STEPS} --save_every 1 --eval_every {STEPS}"
 
 
@@ -56,7 +56,7 @@ def sweep(tmp_path, project, cluster):
         process.wait()
 
 
-def wait_for(condition, seconds=300):
+def wait_for(condition, seconds=900):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -101,7 +101,7 @@ def test_a_node_dies_and_all_runs_finish_none_twice_without_a_gap(tmp_path, clus
     wait_for(saved)
     kept = {path.parents[1].name: int(path.stem) for path in place.glob("*/checkpoints/*.npz")}
     (killed,) = kill_node(node, root)
-    assert process.wait(timeout=900) == 0, out.read_text()
+    assert process.wait(timeout=1800) == 0, out.read_text()
     table = [line.split("|") for line in out.read_text().splitlines()[-3:]]
     assert [row[1].strip() for row in table] == ["seed=0", "seed=1", "seed=2"]
     assert all(row[3].strip() == "finished" for row in table)
@@ -138,7 +138,7 @@ def test_a_driver_that_is_killed_leaves_nothing_and_the_next_one_goes_on(tmp_pat
     wait_for(lambda: "waiting for it" in out.read_text())
     os.kill(first.pid, signal.SIGKILL)
     wait_for(lambda: not training.is_running())
-    assert second.wait(timeout=900) == 0
+    assert second.wait(timeout=1800) == 0
     assert "ended after" in out.read_text() and "it goes on" in out.read_text()
     log = record.log_path(root / "seed=0").read_text()
     assert log.count("Done: ") == 1 and log.count("Resuming at agent step") == 1
