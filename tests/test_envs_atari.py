@@ -39,6 +39,22 @@ def test_recorded_traces_of_the_reference_are_reproduced(game, backend):
     assert golden["is_terminal"].any() or game != "breakout"
 
 
+@backends
+def test_a_lost_life_is_terminal_only_where_that_is_asked_for(backend):
+    actions = [-1, *np.random.default_rng(0).integers(0, 4, 300)]
+    ours, marked = (
+        play(Atari("breakout", backend=backend, life_terminal=life), actions)
+        for life in (False, True)
+    )
+    lives = marked["ram"][:, 57].astype(int)  # as the game itself counts them
+    lost = np.flatnonzero(np.diff(lives) < 0) + 1
+    assert len(lost) == 5
+    np.testing.assert_array_equal(np.flatnonzero(marked["is_terminal"])[:5], lost)
+    np.testing.assert_array_equal(np.flatnonzero(ours["is_terminal"])[:1], lost[-1:])
+    for key in ours.keys() - {"is_terminal"}:
+        np.testing.assert_array_equal(ours[key], marked[key], err_msg=key)
+
+
 @needs_atari_py
 @pytest.mark.parametrize("game", ["breakout", "pong", "ms_pacman"])
 def test_both_backends_show_the_same_frames(game):

@@ -34,6 +34,7 @@ class Settings:
     render_size: Sequence[int] = (64, 64)
     atari_grayscale: bool = True
     atari_full_actions: bool = False
+    atari_life_terminal: bool = False
     atari_backend: str = "ale"
     dmc_camera: int = -1
     dmc_render: bool = True
@@ -150,6 +151,7 @@ def _atari(name: str, seed: int, settings: Settings) -> Env:
         size=settings.size,
         grayscale=settings.atari_grayscale,
         full_actions=settings.atari_full_actions,
+        life_terminal=settings.atari_life_terminal,
         backend=settings.atari_backend,
     )
 

@@ -19,7 +19,7 @@ class Atari(Env):
     """One Atari game.
 
     An agent step is `action_repeat` emulator frames (fewer where the game ends) with their rewards
-    summed, unclipped; losing a life ends nothing. The observation is
+    summed, unclipped; losing a life does not end the episode. The observation is
 
     image  uint8 [*size, 1] or, without `grayscale`, [*size, 3]: the maximum of the last two frames
     ram    uint8 [128]: the console's memory
@@ -29,6 +29,8 @@ class Atari(Env):
     noops: most no-op frames after a reset; their number is uniform from 1 on. 0 for none.
     sticky: probability, per frame, that the emulator repeats its last action instead of ours.
     full_actions: all 18 actions of the joystick instead of those that the game reacts to.
+    life_terminal: `is_terminal` where a life is lost too, so that no return reaches beyond it; the
+      game goes on. Without, a life that is lost is not said.
     backend: `ale` for the package ale-py, `atari_py` for its predecessor atari-py.
 
     When the game ends within an agent step, frames that were not reached keep their place in the
@@ -46,6 +48,7 @@ class Atari(Env):
         noops: int = 30,
         sticky: float = 0.25,
         full_actions: bool = False,
+        life_terminal: bool = False,
         backend: str = "ale",
     ):
         if backend not in BACKENDS:
@@ -59,6 +62,7 @@ class Atari(Env):
         self._get_rgb = emulator.get_rgb
         self._get_screen = self._ale.getScreenGrayscale if grayscale else self._get_rgb
         self._repeat = action_repeat
+        self._life_terminal = life_terminal
         self._noops = noops
         self._random = np.random.default_rng(seed)
         self._frames: list[np.ndarray] = []
@@ -93,7 +97,7 @@ class Atari(Env):
     def step(self, action: int) -> Obs:
         code = self._actions[action]
         self._frames = []
-        reward, over = 0, False
+        reward, over, lives = 0, False, self._ale.lives()
         for left in reversed(range(self._repeat)):
             reward += self._ale.act(code)
             if self.record_frames:
@@ -105,7 +109,8 @@ class Atari(Env):
                 self._get_screen(self._previous)
             elif left == 0:
                 self._get_screen(self._last)
-        return with_transition(self._obs(), reward, is_last=over, is_terminal=over)
+        lost = self._life_terminal and self._ale.lives() < lives
+        return with_transition(self._obs(), reward, is_last=over, is_terminal=over or lost)
 
     def render(self) -> np.ndarray:
         """The screen in the console's colours, uint8 [210, 160, 3] in most games."""

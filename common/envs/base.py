@@ -5,7 +5,7 @@ An observation is a flat dict of arrays. Besides the keys that the networks see 
     reward       float32 []  sum of the rewards since the previous observation; 0 at a reset
     is_first     bool []     this observation came from `reset`
     is_last      bool []     the episode ended here, for any reason
-    is_terminal  bool []     the environment itself is over: the value from here on is 0
+    is_terminal  bool []     the value from here on is 0: the environment itself is over
 """
 
 import difflib
