@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.commands import USER_ERROR, VERSION
+from common import VERSION
+from common.commands import USER_ERROR
 from common.config import nearest
 
 NOT_COMMANDS = {"__main__", "api"}

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from common import VERSION
 from common import config as cfg
-from common.commands import VERSION
 from common.nn.schedule import ACCEPTED, parse_schedule
 from dreamerv2.run import usage
 
