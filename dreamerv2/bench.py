@@ -1,11 +1,12 @@
 """How fast the agent is on this machine, as a share of what the machine can do.
 
-    python -m dreamerv2.bench [--size full small] [--precision 32 bfloat16] [--json FILE]
+    python -m dreamerv2.bench [--size full small] [--precision 32 bfloat16] [--against PATH]
 
 Each size and precision is measured in a process of its own, after warm-up: the rate of a large
 matrix product, one whole update and its parts, the first update, a policy step, replay, the
-environment, memory. `--size` takes `full` (block `atari`), `small` (`atari small`), or blocks
-joined by `+`. Any other flag is one of train's.
+environment, memory. `--against PATH` times a checkout of the author's TF2 code in the same run, if
+it runs with this Python and TensorFlow. `--size` takes `full` (block `atari`), `small` (`atari
+small`), or blocks joined by `+`. Any other flag is one of train's.
 """
 
 import argparse
@@ -23,9 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dreamerv2.measure import timing
 
         jobs = timing.make_jobs(args.size, args.precision, flags)
+        against = timing.author_folder(args.against) if args.against else None
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
-    print(timing.report(timing.measure_all(jobs, args.json)))
+    with one_line_errors(timing.AuthorCodeError):
+        print(timing.report(timing.measure_all(jobs, args.json, against)))
     return 0
 
 
@@ -34,6 +37,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser("bench", __doc__, run=False)
     parser.add_argument("--size", nargs="+", default=["full", "small"], metavar="SIZE")
     parser.add_argument("--precision", nargs="+", default=["32"], metavar="P")
+    parser.add_argument("--against", type=Path, metavar="PATH", help="the author's code")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     return parser.parse_known_args(argv)
 

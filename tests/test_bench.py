@@ -10,6 +10,7 @@ import tiny
 from common.nn.flops import count_gflop
 from dreamerv2 import bench
 from dreamerv2.measure import timing
+from dreamerv2.run.blocks import make_config
 
 
 def gflop(function, *args, loop_steps=1):
@@ -50,12 +51,87 @@ def test_a_product_of_unknown_shape_is_an_error():
         gflop(lambda x: tf.matmul(x, tf.ones([4, 4])), spec)
 
 
-@pytest.mark.parametrize("flags", [["--size", "nothing"], ["--precision", "8"], ["--no_key", "1"]])
+@pytest.mark.parametrize(
+    "flags", [["--size", "nothing"], ["--precision", "8"], ["--no_key", "1"], ["--against", "/"]]
+)
 def test_a_mistake_is_one_line_and_exit_code_2(flags, capsys):
     with pytest.raises(SystemExit) as error:
         bench.main(flags)
     assert error.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+AUTHOR_AGENT = """
+import common
+class Agent:
+    def __init__(self, config, obs_space, act_space, step):
+        assert obs_space["image"].shape == (64, 64, 1), obs_space
+        self.size = config.size
+    def train(self, batch, state):
+        assert batch["action"].shape == (16, 50, 4), batch["action"].shape
+        return state, {"model_loss": common.slow(self.size)}
+    def policy(self, obs, state, mode):
+        assert obs["image"].shape == (1, 64, 64, 1) and mode == "train"
+        return {"action": common.slow(0)}, state
+"""
+AUTHOR_COMMON = """
+import time, types, numpy as np
+def slow(seconds):
+    time.sleep(seconds)
+    return types.SimpleNamespace(numpy=lambda: 0.0)
+class Counter:
+    def __init__(self, value): pass
+class Config:
+    def __init__(self, values):
+        self.flat = {"dataset.batch": 16, "rssm.hidden": values["rssm"]["hidden"], "size": 0.02}
+        self.dataset, self.size = types.SimpleNamespace(batch=16, length=50), 0.02
+    def update(self, values):
+        assert values["rssm.hidden"] == 256, values  # ours, not the 1024 of the file
+        return self
+"""
+AUTHOR_CONFIGS = """
+defaults:
+  rssm: {hidden: 1024, deter: 1024}
+  encoder: &images {mlp_keys: x, cnn_keys: x, cnn_depth: 48, mlp_layers: [400]}
+  decoder: *images
+  reward_head: &head {units: 400}
+  discount_head: *head
+  actor: *head
+  critic: *head
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Code with the interface of the author's, whose update takes 20 ms."""
+    folder = tmp_path / "dreamerv2"
+    (folder / "common").mkdir(parents=True)
+    (folder / "agent.py").write_text(AUTHOR_AGENT)
+    (folder / "common" / "__init__.py").write_text(AUTHOR_COMMON)
+    (folder / "configs.yaml").write_text(AUTHOR_CONFIGS)
+    return tmp_path
+
+
+def test_the_authors_code_is_timed_in_a_process_of_its_own(checkout):
+    config = make_config(["atari", "small"])
+    ours = {"update_seconds": 0.01, "policy_ms": 1.0}
+    theirs = timing.measure_author(timing.author_folder(checkout), config, ours)
+    assert 0.02 <= theirs["author_update_seconds"] < 1
+    assert theirs["author_update_ratio"] == pytest.approx(theirs["author_update_seconds"] / 0.01)
+    assert theirs["author_policy_ratio"] == pytest.approx(theirs["author_policy_ms"])
+
+
+def test_settings_that_the_author_does_not_know_are_named(checkout):
+    folder = timing.author_folder(checkout)
+    with pytest.raises(timing.AuthorCodeError, match="does not know encoder.image_net"):
+        timing.measure_author(folder, make_config(["atari"], {"encoder.image_net": "mlp"}), {})
+
+
+def test_code_that_does_not_run_is_said_with_its_last_line(checkout):
+    folder = timing.author_folder(checkout)
+    (folder / "agent.py").write_text("import no_such_package_here")
+    with pytest.raises(timing.AuthorCodeError, match="No module named 'no_such_package_here'"):
+        timing.measure_author(folder, make_config(["atari"]), {})
 
 
 @pytest.mark.slow
@@ -64,7 +140,8 @@ def test_the_bench_writes_every_figure(tmp_path, capsys):
     assert bench.main(["--size", "atari+debug", "--json", str(path)]) == 0
     (result,) = json.loads(path.read_text())["results"]
     for key, _ in timing._ROWS.values():
-        assert math.isfinite(result[key]) and result[key] > 0, key
+        if not key.startswith("author_"):
+            assert math.isfinite(result[key]) and result[key] > 0, key
     assert result["fraction"] == pytest.approx(result["gflops"] / result["matmul_gflops"])
     assert sum(result["step_share"].values()) == pytest.approx(1)
     assert "one update" in capsys.readouterr().out

@@ -1,11 +1,15 @@
 """How long an update and everything around it takes, and what the machine could do."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +23,12 @@ from common.config import Config
 from common.device import import_tensorflow
 from common.files import write_json
 from common.report.tables import table
-from dreamerv2.run.blocks import make_config
+from dreamerv2.run.blocks import defaults, make_config
 
 SIZES = {"full": ("atari",), "small": ("atari", "small")}
 EPISODE_STEPS = 500
+# Keys that decide what an update computes.
+NETWORKS = re.compile(r"(encoder|decoder|rssm|reward_head|discount_head|actor|critic)\.|features$")
 MATRIX = 4096  # rows and columns of the large matrix product
 
 
@@ -48,17 +54,72 @@ def make_jobs(sizes: Sequence[str], precisions: Sequence[str], flags: Sequence[s
     return jobs
 
 
-def measure_all(jobs: Sequence[Job], path: Path | None) -> list[dict[str, Any]]:
-    """Measures each job in a process of its own; `path` gets the results so far as JSON."""
+def measure_all(
+    jobs: Sequence[Job], path: Path | None, against: Path | None = None
+) -> list[dict[str, Any]]:
+    """Measures each job in a process of its own; `path` gets the results so far as JSON.
+
+    against: a checkout of the author's code (see `author_folder`), which is timed after each job.
+    """
     results = []
     context = multiprocessing.get_context("spawn")
     for number, (size, precision, config) in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {size}, precision {precision} ...", flush=True)
         with context.Pool(1) as pool:
             results.append(pool.apply(measure, (size, config.flat)))
+        if against:
+            results[-1] |= measure_author(against, config, results[-1])
         if path:
             write_json(path, {"machine": machine(), "results": results})
     return results
+
+
+class AuthorCodeError(Exception):
+    """The author's code cannot be timed."""
+
+
+def author_folder(path: Path) -> Path:
+    """Where `agent.py` of the author's code is in its checkout; ValueError where it is not."""
+    for folder in (path, path / "dreamerv2"):
+        if all((folder / name).is_file() for name in ("agent.py", "configs.yaml")):
+            return folder
+    raise ValueError(f"--against {path}: expected agent.py and configs.yaml of the author's code")
+
+
+def unknown_to(path: Path, config: Config) -> list[str]:
+    """Keys of networks that differ from our defaults and are not among the author's keys."""
+    theirs = cfg.flatten(cfg.load_yaml(path / "configs.yaml")["defaults"])
+    ours, usual = config.flat, defaults().flat
+    return [k for k in ours if NETWORKS.match(k) and k not in theirs and ours[k] != usual[k]]
+
+
+def measure_author(path: Path, config: Config, ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Update and policy of the author's code at the same settings, and how many times ours.
+
+    Raises:
+        AuthorCodeError: it does not run here (the message is its last line), or the networks have
+            settings that it does not know.
+    """
+    only_ours = unknown_to(path, config)
+    if only_ours:
+        raise AuthorCodeError(f"--against: the author's code does not know {', '.join(only_ours)}")
+    script = Path(__file__).with_name("author.py")
+    done = subprocess.run(
+        [sys.executable, script, path],
+        input=json.dumps(config.flat),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise AuthorCodeError(f"--against {path}: the author's code ended with: {last}")
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "author_update_seconds": theirs["update_seconds"],
+        "author_update_ratio": theirs["update_seconds"] / ours["update_seconds"],
+        "author_policy_ms": theirs["policy_ms"],
+        "author_policy_ratio": theirs["policy_ms"] / ours["policy_ms"],
+    }
 
 
 def machine() -> str:
@@ -79,7 +140,6 @@ def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of one configuration; times are medians in seconds unless the name says ms."""
     import_tensorflow()
     import dreamerv2.agent.agent  # noqa: F401  (its import is not part of the first update)
-    from dreamerv2.run.blocks import defaults
     from dreamerv2.run.factory import configured_env, make_agent
 
     config = defaults().update(flat)
@@ -294,6 +354,10 @@ _ROWS = {
     "replay [MB per 100k steps]": ("replay_mb_per_100k_steps", ".0f"),
     "peak memory [GiB]": ("peak_memory_gib", ".2f"),
     "training loop [env frames/s]": ("frames_per_second", ".0f"),
+    "author's code, one update [s]": ("author_update_seconds", ".3f"),
+    "- times ours": ("author_update_ratio", ".2f"),
+    "author's code, policy step [ms]": ("author_policy_ms", ".2f"),
+    "- times ours ": ("author_policy_ratio", ".2f"),
 }
 
 
@@ -301,7 +365,8 @@ def report(results: Sequence[Mapping[str, Any]]) -> str:
     """One Markdown table, a column per size and precision, and a line on what bounds each."""
     rows = [["", *(f"{r['size']}, {r['precision']}" for r in results)]]
     for name, (key, form) in _ROWS.items():
-        rows.append([name, *(format(r[key], form) for r in results)])
+        if key in results[0]:
+            rows.append([name, *(format(r[key], form) for r in results)])
     for part in results[0]["parts_seconds"]:
         rows.append([f"- {part} [s]", *(f"{r['parts_seconds'][part]:.3f}" for r in results)])
     bounds = [
