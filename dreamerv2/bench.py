@@ -1,12 +1,15 @@
 """How fast the agent is on this machine, as a share of what the machine can do.
 
     python -m dreamerv2.bench [--size full small] [--precision 32 bfloat16] [--against PATH]
+    python -m dreamerv2.bench --envs 1 2 4 [--size full]
 
 Each size and precision is measured in a process of its own, after warm-up: the rate of a large
 matrix product, one whole update and its parts, the first update, a policy step, replay, the
 environment, memory. `--against PATH` times a checkout of the author's TF2 code in the same run, if
-it runs with this Python and TensorFlow. `--size` takes `full` (block `atari`), `small` (`atari
-small`), or blocks joined by `+`. Any other flag is one of train's.
+it runs with this Python and TensorFlow. With `--envs` it measures one thing only: how many agent
+steps per second the policy plays in so many environments at once, without updates. `--size` takes
+`full` (block `atari`), `small` (`atari small`), or blocks joined by `+`. Any other flag is one of
+train's.
 """
 
 import argparse
@@ -21,12 +24,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     with one_line_errors(*MISTAKES):
         args, flags = parse(argv)
-        from dreamerv2.measure import timing
+        from dreamerv2.measure import playing, timing
 
         jobs = timing.make_jobs(args.size, args.precision, flags)
         against = timing.author_folder(args.against) if args.against else None
+        for count in args.envs:
+            jobs[0].config.update({"envs": count})  # refuses what no run accepts
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
+        if args.envs:
+            print(playing.report(playing.measure_rates(jobs, args.envs, args.json)))
+            return 0
     with one_line_errors(timing.AuthorCodeError):
         print(timing.report(timing.measure_all(jobs, args.json, against)))
     return 0
@@ -38,8 +46,14 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--size", nargs="+", default=["full", "small"], metavar="SIZE")
     parser.add_argument("--precision", nargs="+", default=["32"], metavar="P")
     parser.add_argument("--against", type=Path, metavar="PATH", help="the author's code")
+    parser.add_argument(
+        "--envs", nargs="+", type=int, default=[], metavar="N", help="environments at once"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    return parser.parse_known_args(argv)
+    args, flags = parser.parse_known_args(argv)
+    if args.envs and args.against:
+        raise ValueError("--against: the author's code is not timed with --envs")
+    return args, flags
 
 
 if __name__ == "__main__":

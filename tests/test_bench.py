@@ -2,14 +2,18 @@
 
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
 
+from common.envs.scripted import Scripted
 from common.nn.flops import count_gflop
 from dreamerv2 import bench
-from dreamerv2.measure import timing
+from dreamerv2.measure import playing, timing
+from dreamerv2.run import factory
 from dreamerv2.run.blocks import make_config
 
 
@@ -52,7 +56,15 @@ def test_a_product_of_unknown_shape_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "flags", [["--size", "nothing"], ["--precision", "8"], ["--no_key", "1"], ["--against", "/"]]
+    "flags",
+    [
+        ["--size", "nothing"],
+        ["--precision", "8"],
+        ["--no_key", "1"],
+        ["--against", "/"],
+        ["--envs", "0"],
+        ["--envs", "2", "--against", "/"],
+    ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(flags, capsys):
     with pytest.raises(SystemExit) as error:
@@ -153,3 +165,31 @@ def test_what_an_exploring_update_costs_is_a_part_of_its_own():
     assert "exploration" in timing._parts(explores, tiny.batch(explores))
     greedy = tiny.agent()
     assert "exploration" not in timing._parts(greedy, tiny.batch(greedy))
+
+
+def test_the_rate_counts_the_steps_of_all_environments_after_the_warm_up(monkeypatch):
+    """On a clock that every call of the policy moves by half a second."""
+    calls, envs = [], []
+
+    def make_envs(config, mode, seeds):
+        envs.extend(Scripted(6) for _ in seeds)
+        assert config.envs == len(set(seeds)) == 3 and mode == "train"
+        return envs
+
+    def policy(obs, state, mode):
+        calls.append(len(obs["is_first"]))
+        action = np.eye(envs[0].act_space.shape[0], dtype=np.float32)[[0] * len(obs["is_first"])]
+        return {"action": tf.constant(action)}, state
+
+    monkeypatch.setattr(factory, "configured_envs", make_envs)
+    monkeypatch.setattr(factory, "make_agent", lambda *given: SimpleNamespace(policy=policy))
+    monkeypatch.setattr(playing.time, "perf_counter", lambda: len(calls) / 2)
+    flat = make_config(["atari", "debug"]).flat
+    assert playing.steps_per_second(flat, 3, seconds=5) == 6  # three rows every half a second
+    assert calls == [3] * (playing.WARM_UP + 10)
+    text = playing.report(
+        [{"size": "full", "precision": "32", "steps_per_second": {1: 12.34, 4: 45.0}}]
+    )
+    assert (
+        "| N = 1 | N = 4 |" in text and "| full, precision 32             | 12.3  | 45    |" in text
+    )
