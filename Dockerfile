@@ -18,10 +18,6 @@ COPY . .
 # The dependencies with their tested versions.
 ARG EXTRAS=classic,dream,minatar,test
 RUN make setup EXTRAS=${EXTRAS}
-# TensorFlow 2.21 does not look into every directory of the extra `cuda` (cusolver is left out), but
-# the system's linker does.
-RUN ls -d /dreamerv2/.venv/lib/python3.11/site-packages/nvidia/*/lib \
-      > /etc/ld.so.conf.d/cuda.conf 2>/dev/null; ldconfig
 ENV PYTHONUNBUFFERED=1
 
 CMD ["make", "watch"]

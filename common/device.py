@@ -1,13 +1,19 @@
 """TensorFlow without its noise; which device it computes on, and how exactly."""
 
+import contextlib
+import ctypes
 import functools
+import importlib.util
 import os
 import platform
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
 from common.quiet import quiet_stderr
+
+NVIDIA_GPU = Path("/dev/nvidia0")  # there where NVIDIA's driver has found one
 
 
 @functools.cache
@@ -19,10 +25,24 @@ def import_tensorflow() -> ModuleType:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_stderr():
+        load_cusolver()
         import tensorflow as tf
 
         tf.config.list_physical_devices()
     return tf
+
+
+def load_cusolver() -> None:
+    """Load a library of the extra `cuda`, where that is installed.
+
+    TensorFlow 2.21 asks for it by its bare name, and its search path leaves out this one directory
+    of the extra. One library that is not found leaves every GPU unused.
+    """
+    nvidia = importlib.util.find_spec("nvidia")
+    for folder in (nvidia and nvidia.submodule_search_locations) or ():
+        for path in Path(folder).glob("cusolver/lib/libcusolver.so.*"):
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(str(path))
 
 
 def on_gpu() -> bool:
@@ -53,6 +73,12 @@ def setup_device(precision: int | str = 32) -> str:
         device = f"CPU with {os.cpu_count()} cores"
     versions = f"TensorFlow {tf.__version__}, NumPy {np.__version__}"
     text = f"Device: {device} | {versions}, Python {platform.python_version()}"
+    if not gpus and NVIDIA_GPU.exists() and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        text += (
+            "\nNote: TensorFlow does not use the NVIDIA GPU of this machine. Install the extra "
+            "`cuda`; what it lacks else is said by "
+            'python -c "import tensorflow as tf; tf.config.list_physical_devices()"'
+        )
     if precision == 16 and not gpus:
         text += (
             "\nNote: float16 is emulated on a CPU and slow; use --precision 32 or bfloat16 here."

@@ -1,11 +1,16 @@
-"""TensorFloat-32 is off unless it is asked for, wherever an agent is built."""
+"""TensorFloat-32 is off unless it is asked for; a GPU is found, or its loss is said."""
+
+import _ctypes
+import shutil
+from pathlib import Path
 
 import pytest
 import saved
 import tensorflow as tf
 import tiny
 
-from common.device import setup_device
+from common import device
+from common.device import load_cusolver, setup_device
 from dreamerv2.reference import parity
 from dreamerv2.run import factory, restore
 
@@ -49,3 +54,27 @@ def test_tf32_computes_in_float32_and_says_what_it_is_on_a_cpu():
     assert tiny.agent(precision="tf32").precision.compute == tf.float32
     said = setup_device("tf32")
     assert "GPU" in said.splitlines()[0] or "on a CPU it is the same as 32" in said
+
+
+def test_a_library_that_tensorflow_would_not_find_is_loaded_for_it(tmp_path, monkeypatch):
+    folder = tmp_path / "nvidia" / "cusolver" / "lib"
+    folder.mkdir(parents=True)
+    (folder / "libcusolver.so.10").write_text("damaged: passed over")
+    library = shutil.copy(_ctypes.__file__, folder / "libcusolver.so.11")
+    load_cusolver()
+    assert str(library) not in Path("/proc/self/maps").read_text()
+    monkeypatch.syspath_prepend(tmp_path)
+    load_cusolver()
+    assert str(library) in Path("/proc/self/maps").read_text()
+
+
+def test_a_gpu_that_is_not_used_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *kind: [])
+    monkeypatch.setattr(device, "NVIDIA_GPU", tmp_path)
+    assert "does not use the NVIDIA GPU" in setup_device()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert "NVIDIA" not in setup_device()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(device, "NVIDIA_GPU", tmp_path / "none")
+    assert "NVIDIA" not in setup_device()
