@@ -2,14 +2,15 @@
 
     python -m dreamerv2.bench [--size full small] [--precision 32 bfloat16] [--against PATH]
     python -m dreamerv2.bench --envs 1 2 4 [--size full]
+    python -m dreamerv2.bench --growth [--size small]
 
 Each size and precision is measured in a process of its own, after warm-up: the rate of a large
 matrix product, one whole update and its parts, the first update, a policy step, replay, the
 environment, memory. `--against PATH` times a checkout of the author's TF2 code in the same run, if
 it runs with this Python and TensorFlow. With `--envs` it measures one thing only: how many agent
-steps per second the policy plays in so many environments at once, without updates. `--size` takes
-`full` (block `atari`), `small` (`atari small`), or blocks joined by `+`. Any other flag is one of
-train's.
+steps per second the policy plays in so many environments at once, without updates. With `--growth`
+it measures what grows with the replay: batches, the start, memory. `--size` takes `full` (block
+`atari`), `small` (`atari small`), or blocks joined by `+`. Any other flag is one of train's.
 """
 
 import argparse
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     with one_line_errors(*MISTAKES):
         args, flags = parse(argv)
-        from dreamerv2.measure import playing, timing
+        from dreamerv2.measure import growth, playing, timing
 
         jobs = timing.make_jobs(args.size, args.precision, flags)
         against = timing.author_folder(args.against) if args.against else None
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.json.parent.mkdir(parents=True, exist_ok=True)
         if args.envs:
             print(playing.report(playing.measure_rates(jobs, args.envs, args.json)))
+            return 0
+        if args.growth:
+            print(growth.report(growth.measure_growth(jobs[0].config)))
             return 0
     with one_line_errors(timing.AuthorCodeError):
         print(timing.report(timing.measure_all(jobs, args.json, against)))
@@ -45,6 +49,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser("bench", __doc__, run=False)
     parser.add_argument("--size", nargs="+", default=["full", "small"], metavar="SIZE")
     parser.add_argument("--precision", nargs="+", default=["32"], metavar="P")
+    parser.add_argument(
+        "--growth", action="store_true", help="what grows with the replay, of the first size"
+    )
     parser.add_argument("--against", type=Path, metavar="PATH", help="the author's code")
     parser.add_argument(
         "--envs", nargs="+", type=int, default=[], metavar="N", help="environments at once"

@@ -12,7 +12,7 @@ import tiny
 from common.envs.scripted import Scripted
 from common.nn.flops import count_gflop
 from dreamerv2 import bench
-from dreamerv2.measure import playing, timing
+from dreamerv2.measure import growth, playing, timing
 from dreamerv2.run import factory
 from dreamerv2.run.blocks import make_config
 
@@ -71,6 +71,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(flags, capsys):
         bench.main(flags)
     assert error.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_growth_is_measured_on_replays_of_the_sizes_that_it_names():
+    config = make_config(["atari", "debug"], {"replay.capacity": 1000})
+    rows = growth.measure_growth(config, shares=(0.1, 1.0))
+    assert [(row["steps"], row["episodes"]) for row in rows] == [(100, 1), (1000, 10)]
+    assert all(value > 0 for row in rows for value in row.values())
+    assert "| 1,000" in growth.report(rows)
 
 
 AUTHOR_AGENT = """
