@@ -278,6 +278,8 @@ def test_runs_are_made_for_each_precision_and_seed_with_the_flags_given(tmp_path
         ("--logdir D --stpes 4", "unknown key stpes; did you mean steps"),
         ("--logdir D --precision_overrides.nose 16", "unknown key precision_overrides.nose"),
         ("--logdir D --loss_scale -1", "loss_scale: -1 is not accepted"),
+        ("--logdir D --ray local --jobs 2", "--ray and --jobs exclude each other"),
+        ("--logdir D --gpus-per-run 1", "--gpus-per-run needs --ray"),
         ("--logdir D --seeds -1", "--seeds: got -1, expected a whole number from 0 on"),
     ],
 )

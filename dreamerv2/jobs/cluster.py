@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ NAMESPACE = "dreamerv2"
 ANSWERS_WITHIN = 10.0  # seconds
 STATUS_EVERY = 2.0  # seconds
 POLL = 0.5  # seconds
+STORE_AGAIN = 10.0  # seconds after a store was not reached
 SCRATCH = ".nodes"  # under the root: what nodes hold of the runs that they make for a store
 # A run that takes its node down each time must end some day.
 MOST_RESTARTS = 20
@@ -278,6 +280,7 @@ class Training:
         self._mirror: Mirror | None = None
         self._process: subprocess.Popen | None = None
         self._stopped_by: int | None = None
+        self._making = threading.Lock()
 
     def make(self) -> tuple[int, str]:
         """Makes the run; its exit code, and what went wrong.
@@ -285,14 +288,17 @@ class Training:
         A training that something else ended, such as a machine that shuts down, takes this actor
         with it: Ray then starts both again, elsewhere if need be.
         """
-        while (
-            lock.holder(self._logdir) and not self._stopped_by
-        ):  # what was here before still saves
+        with self._making:  # Ray asks again where only the connection was lost
+            return self._make()
+
+    def _make(self) -> tuple[int, str]:
+        while lock.holder(self._logdir):  # a worker that died here, whose training still saves
+            if self._stopped_by:
+                return 128 + self._stopped_by, ""
             time.sleep(POLL)
-        if self._stopped_by:
-            return 128 + self._stopped_by, ""
         self._logdir.parent.mkdir(parents=True, exist_ok=True)
         if self._task.storage:
+            self._remove_scratch()
             storage = Storage(self._task.storage)
             storage.fetch(self._logdir)
             self._mirror = Mirror(storage, self._logdir)
@@ -301,11 +307,18 @@ class Training:
         text = record.note_failure(self._logdir, code) if failed and code not in KILLED else ""
         if self._mirror:
             self._mirror.push()
-            shutil.rmtree(self._logdir)
-            record.log_path(self._logdir).unlink()
+            self._remove_scratch()
         if failed and code in KILLED:
             os._exit(1)
         return code, text
+
+    def _remove_scratch(self) -> None:
+        """Removes what this machine holds of the run, that of a node that died here included."""
+        nodes = self._logdir.parents[1]
+        for logdir in nodes.glob(f"*/{self._logdir.name}"):
+            if not lock.holder(logdir):
+                shutil.rmtree(logdir)
+                record.log_path(logdir).unlink(missing_ok=True)
 
     def _train(self) -> int:
         """Trains in a process, and stores what it saves; its exit code."""
@@ -322,6 +335,7 @@ class Training:
                 except ERRORS as error:  # tried again; the one at the end must succeed
                     with log.open("a") as file:
                         file.write(f"WARNING: {self._task.storage}: {error}\n")
+                    time.sleep(STORE_AGAIN)
         return code
 
     def _command(self) -> list[str]:
