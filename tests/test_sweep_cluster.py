@@ -16,7 +16,9 @@ from dreamerv2.jobs import record
 pytestmark = [pytest.mark.slow]
 ray = pytest.importorskip("ray")
 STEPS, LOG_EVERY = 600, 60
-TRAIN = f"--configs minatar debug --steps {STEPS} --save_every 1 --eval_every {STEPS}"
+# Short sequences, which compile sooner.
+SHORT = "--dataset.length 4 --replay.maxlen 4 --imag_horizon 2"
+TRAIN = f"--configs minatar debug --steps {STEPS} --save_every 1 --eval_every {STEPS} {SHORT}"
 
 
 @pytest.fixture
