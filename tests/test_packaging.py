@@ -237,3 +237,15 @@ def test_make_play_films_what_it_has_trained_unless_training_was_stopped(project
     film = "-m dreamerv2.render --logdir runs/minatar --out runs/minatar/play.gif"
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call for call in calls if "dreamerv2" in call] == [train, train, film]
+
+
+def test_the_images_have_a_python_that_setup_accepts_and_extras_that_exist(project):
+    text = (project / "Dockerfile").read_text()
+    setup = _setup(project)
+    low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", setup["python_requires"]).groups()
+    (minor,) = re.findall(r"^FROM python:3\.(\d+)-slim$", text, re.M)
+    assert int(low) <= int(minor) < int(high)
+    lists = re.findall(r"(?:--build-arg|ARG) EXTRAS=([\w,]+)", text)
+    assert len(lists) == 2 and "cuda" in lists[0].split(",")
+    for extras in lists:
+        assert set(extras.split(",")) <= setup["extras_require"].keys()
