@@ -31,7 +31,7 @@ def comparisons(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def logdir(tmp_path):
     """Of a run with two evaluations of three episodes each."""
-    make_config(["atari", "debug"], {"seed": 7}).save(tmp_path / "config.yaml")
+    make_config(["atari", "debug"], {"seed": 7, "imag_horizon": 4}).save(tmp_path / "config.yaml")
     rows = [{"step": step, "train_return": step / 100} for step in range(0, 1000, 100)]
     rows += [{"step": 1000, "model_loss": 2.0, "critic": None, "updates": 12, "cpu_seconds": 90}]
     rows += [{"step": step, "eval_return": float(i)} for step in (500, 1000) for i in (4, 5, 9)]
@@ -54,8 +54,12 @@ def test_the_page_says_what_was_run_and_what_came_of_it(logdir, capsys):
     )
     for fact in ("atari_breakout", "2^12", "3 updates", "1m30s"):
         assert fact in page, fact
-    assert re.search(r"<td>seed<td>7\b", page)
     assert "<td>logdir" not in page and "<td>actor.min_std" not in page
+    assert "blocks: atari debug</h2>" in page
+    assert (
+        f"<td>python -m dreamerv2.train --logdir {logdir} --configs atari debug --seed 7 --imag"
+        in page
+    )
     assert re.search(r"not finite<td>1\b", page)
     assert page.count("<svg") == 2  # return and loss: the others were never logged
 

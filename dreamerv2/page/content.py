@@ -13,7 +13,8 @@ import common
 from common.log.progress import duration
 from common.report.stats import bootstrap_mean
 from dreamerv2.measure.curves import Run
-from dreamerv2.run import blocks
+from dreamerv2.run.blocks import OBJECT
+from dreamerv2.run.origin import Origin, command
 
 PACKAGES = ("tensorflow", "numpy", "gymnasium")
 MOST_BYTES = 8 * 2**20  # of one picture; a larger one is named, not shown
@@ -28,8 +29,8 @@ class Picture(NamedTuple):
     path: Path
 
 
-def what_was_run(run: Run) -> Facts:
-    """Task, length, time, versions and machine."""
+def what_was_run(run: Run, source: Origin) -> Facts:
+    """Task, length, time, versions and machine, and the command that starts it again."""
     last = {key: value for row in run.rows for key, value in row.items() if value is not None}
     facts = [("task", run.task), ("environment frames", f"{last['step']:,.0f}")]
     if "updates" in last:
@@ -41,7 +42,8 @@ def what_was_run(run: Run) -> Facts:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     facts.append(("versions", f"dreamerv2 {common.__version__}, {versions}"))
     facts.append(("machine", f"{processor()}, {os.cpu_count()} cores, {platform.system()}"))
-    facts.append(("to go on, or again", f"python -m dreamerv2.train --logdir {run.logdir}"))
+    if not str(run.settings.get("env", "")).startswith(OBJECT):  # which no command can make
+        facts.append(("command", command(run.settings | {"logdir": run.logdir}, source)))
     return facts
 
 
@@ -51,20 +53,6 @@ def processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def settings(run: Run) -> Facts:
-    """What differs from the defaults."""
-    usual = blocks.defaults().flat
-    return [
-        (key, str(value))
-        for key, value in run.settings.items()
-        if key != "logdir" and _plain(value) != _plain(usual.get(key))
-    ]
-
-
-def _plain(value):
-    return list(value) if isinstance(value, list | tuple) else value
 
 
 def evaluation(run: Run) -> str:

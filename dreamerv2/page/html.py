@@ -10,6 +10,7 @@ from dreamerv2.measure.curves import read_run
 from dreamerv2.page import content
 from dreamerv2.page.charts import charts
 from dreamerv2.reference import verdict
+from dreamerv2.run.origin import origin
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -47,13 +48,16 @@ def write_page(logdir: Path, out: Path, parity: Callable[[], str | None] = verdi
         ValueError or OSError: there is no run, or a file cannot be read or written.
     """
     run = read_run(logdir)
+    source = origin(run.settings)
+    given = " ".join(source.blocks) or "defaults"
+    changes = [(key, str(value)) for key, value in source.changes.items()]
     sections = [
         f"<h1>{html.escape(run.task)}</h1><p class=soft>{html.escape(str(logdir))}</p>",
         _section("Latest evaluation", f"<p>{html.escape(content.evaluation(run))}</p>"),
         _section("Curves", _grid([_figure(*chart) for chart in charts(run)])),
         _section("Pictures", "".join(map(_picture, content.pictures(logdir)))),
-        _section("What was run", _table(content.what_was_run(run))),
-        _section("Settings that differ from the defaults", _table(content.settings(run))),
+        _section("What was run", _table(content.what_was_run(run, source))),
+        _section(f"Settings that differ from the blocks: {given}", _table(changes)),
         _section("Precision", _table(content.precision(run))),
         _section("Parity of this code with the author's release", _parity(parity())),
     ]
