@@ -158,8 +158,15 @@ def make_strategy(kind: str, count: int, cluster: Cluster = ALONE, show=print) -
     if kind == "GPU":
         tf.config.set_visible_devices(tf.config.list_physical_devices("GPU")[:count], "GPU")
     meet(cluster, show)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
+        task_type="worker",
+        task_id=cluster.index,
+        rpc_layer="grpc",
+        num_accelerators={"GPU": count} if kind == "GPU" else {},
+    )
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except tf.errors.OpError as error:
         raise ValueError(f"TF_CONFIG: the workers did not connect: {error.message}") from error
 

@@ -99,13 +99,13 @@ def compare(strategy, workers):
 
 
 def overflow(strategy, workers):
-    """At precision 16, an update on rows of which only the last share has a broken reward."""
+    """At precision 16, an update in which the gradients of the last share alone overflow."""
     config = tiny.config(precision=16)
     one = tiny.agent()
     agent = ParallelAgent(config, one.obs_space, one.act_space, strategy, workers.index)
     start = agent.state_dict()
     batch = tiny.batch(agent, ROWS)
-    batch["vector"][-1, -1] = 1e30
+    batch["vector"][-1, -1] = 5e3
     _, metrics = agent.train(share_of(batch, workers))
     after = agent.state_dict()
     optimizers = [copy.optimizers["model_opt"] for copy in agent._replicas]

@@ -252,3 +252,11 @@ def test_a_default_without_a_type_needs_a_kind():
 def test_a_bad_default_is_found_at_construction():
     with pytest.raises(ConfigError, match="a: 3 is not accepted; expected 1 or 2"):
         Config({"a": 3}, {"a": configs.choice(1, 2)})
+
+
+def test_a_flag_of_true_or_false_may_stand_alone():
+    config = Config({"fast": False, "steps": 3})
+    assert config.update_flags([("fast", [])]).fast is True
+    assert config.update_flags([("fast", ["False"])]).fast is False
+    with pytest.raises(ConfigError, match="--steps has no value"):
+        config.update_flags([("steps", [])])

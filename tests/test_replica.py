@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from common.nn import replica
+from common.nn.optimizer import INITIAL_SCALE
 
 SCRIPT = Path(__file__).parent / "sharing.py"
 
@@ -69,6 +70,7 @@ def test_an_overflow_in_one_share_is_skipped_by_all_and_halves_all_scales(found)
         overflow = process["overflow"]
         assert overflow["changed"] == []
         assert set(overflow["skipped"]) == {1} and overflow["metric"] == 1
+        assert set(overflow["scales"]) == {INITIAL_SCALE / 2}
 
 
 def test_one_replica_changes_nothing():
