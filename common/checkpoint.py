@@ -1,12 +1,13 @@
 """Checkpoints: one uncompressed zip of named arrays and a JSON part, written atomically."""
 
+import collections
+import concurrent.futures
 import contextlib
 import copy
 import io
 import json
 import os
 import re
-import threading
 import tokenize
 import zipfile
 import zlib
@@ -155,8 +156,8 @@ class Checkpoints:
         self._keep = keep
         self._temporary: Path | None = None
         self._whole: set[Path] = set()  # written or read by this process
-        self._writer: threading.Thread | None = None
-        self._problem: BaseException | None = None
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._writing: collections.deque[concurrent.futures.Future] = collections.deque()
 
     def save(
         self,
@@ -189,32 +190,30 @@ class Checkpoints:
         return path
 
     def save_behind(
-        self, agent_steps: int, arrays: Mapping[str, np.ndarray], meta: Mapping
+        self,
+        agent_steps: int,
+        arrays: Mapping[str, np.ndarray],
+        meta: Mapping,
+        temporary: bool = False,
     ) -> None:
-        """`save` of a temporary checkpoint in a thread: large ones take seconds on a slow disk.
+        """`save` in a thread: large checkpoints take seconds on a slow disk.
 
-        The arrays must not be changed afterwards. What goes wrong is raised by the next `wait`.
+        Waits only where two are under way already, since each holds a copy of the agent. The arrays
+        must not be changed afterwards. What goes wrong is raised by one of the next calls, or by
+        `wait`.
         """
-        self.wait()
+        while self._writing and (len(self._writing) > 1 or self._writing[0].done()):
+            self._writing.popleft().result()
         meta = copy.deepcopy(dict(meta))
-
-        def write():
-            try:
-                self._save(agent_steps, arrays, meta, temporary=True)
-            except BaseException as error:
-                self._problem = error
-
-        self._writer = threading.Thread(target=write)
-        self._writer.start()
+        self._writing.append(self._writer.submit(self._save, agent_steps, arrays, meta, temporary))
 
     def wait(self) -> None:
-        """Until what was begun is on disk; raises what went wrong with it."""
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        problem, self._problem = self._problem, None
-        if problem is not None:
-            raise problem
+        """Until what was begun is on disk; raises the first thing that went wrong with it."""
+        writing = [*self._writing]
+        self._writing.clear()
+        concurrent.futures.wait(writing)
+        for found in writing:
+            found.result()
 
     def load(self, path: Path) -> tuple[dict[str, np.ndarray], dict]:
         """As the function `load`."""

@@ -238,3 +238,28 @@ def test_a_checkpoint_written_behind_is_that_of_the_call_and_its_error_is_not_lo
         checkpoints.save(7, ARRAYS, meta)
     checkpoints.wait()
     assert [path.name for path in checkpoints.all()] == ["000000000005.npz"]
+
+
+def test_two_checkpoints_are_written_behind_in_their_order_and_a_third_waits(tmp_path, monkeypatch):
+    checkpoints, written = Checkpoints(tmp_path, keep=5), []
+    begin, third = threading.Event(), threading.Event()
+    slow = checkpoint.save
+
+    def save(path, arrays, meta):
+        begin.wait()
+        slow(path, arrays, meta)
+        written.append(path.name)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    checkpoints.save_behind(1, ARRAYS, META, temporary=True)
+    checkpoints.save_behind(2, ARRAYS, META)
+    thread = threading.Thread(
+        target=lambda: (checkpoints.save_behind(3, ARRAYS, META), third.set())
+    )
+    thread.start()
+    assert not third.wait(0.3)
+    begin.set()
+    thread.join()
+    checkpoints.wait()
+    assert written == [f"{step:012d}.npz" for step in (1, 2, 3)]
+    assert [path.name for path in checkpoints.all()] == written[1:], "the first was temporary"

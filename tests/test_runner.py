@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import sys
+import threading
 
 import gymnasium
 import numpy as np
@@ -509,7 +510,8 @@ def test_skipped_updates_are_tolerated_until_they_do_not_end(tmp_path):
 
     def skipping(batch, state, agent_steps):
         state, metrics = train(batch, state, agent_steps)
-        return state, {**metrics, **nan, "model_skipped": float(runner._agent.updates)}
+        endless = {"model_grad_norm": float("inf"), "model_skipped": float(runner._agent.updates)}
+        return state, {**metrics, **endless}
 
     runner._agent.train = skipping
     with pytest.raises(NonFiniteError, match="model gradient.*update 50"):
@@ -650,7 +652,7 @@ def test_a_full_disk_ends_in_one_line_and_the_last_checkpoint_stays(tmp_path, mo
     save = checkpoint.save
 
     def full(path, arrays, meta):
-        if runner.step > 50:
+        if int(path.stem) > 50:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         save(path, arrays, meta)
 
@@ -703,6 +705,20 @@ def test_checkpoints_by_the_clock_stand_beside_the_others(tmp_path, monkeypatch)
     ]  # and with the evaluation
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["000000000085.npz", "000000000100.npz"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    save, gone_on, seen = checkpoint.save, threading.Event(), []
+
+    def slow(path, *args):
+        if int(path.stem) == 25:
+            seen.append(gone_on.wait(30))
+        save(path, *args)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    runner = make(tmp_path, on_update=lambda _: gone_on.set() if runner.step > 30 else None)
+    assert runner.run() == 0 and seen == [True]
+    assert make(tmp_path).step == 100
 
 
 def test_a_checkpoint_by_the_clock_is_one_to_go_on_from(tmp_path):

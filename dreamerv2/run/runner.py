@@ -190,13 +190,14 @@ class Runner:
             self._prefill()
             self._pretrain()
             if (self.step, self.updates) != self._saved:
-                self._save()
+                self._save(behind=self._goes_on())
         while self._goes_on():
             if self.step >= self._eval_due and self._evaluate():
                 self._eval_due = self.step + self._config.eval_every
             self._progress.phase("train", next_eval=self._eval_due)
             self._train_until(min(self._eval_due, self._config.steps))
-            self._save()
+            self._save(behind=self._goes_on())
+        self._checkpoints.wait()
         if not self._interrupt:
             self._finish()
 
@@ -241,7 +242,7 @@ class Runner:
             self._update()
             self._round()
             if self._save_due():
-                self._save(by_the_clock=True)
+                self._save(behind=True, temporary=True)
 
     def _evaluate(self) -> bool:
         """Of a team, worker 0 evaluates and the others wait; False if a signal cut it short."""
@@ -299,7 +300,7 @@ class Runner:
             if self._log_clock(self.step):
                 self._log_updates()
             if self._save_due():
-                self._save(by_the_clock=True)
+                self._save(behind=True, temporary=True)
             self._progress.update(self.step, self.updates)
 
     # Steps
@@ -604,16 +605,16 @@ class Runner:
         if carry and all(len(v) == self._share for v in carry.values()):
             self._carry = carry
 
-    def _save(self, by_the_clock: bool = False) -> None:
+    def _save(self, behind: bool = False, temporary: bool = False) -> None:
+        """behind: training goes on while it is written. temporary: by the clock."""
         if self._interrupt and not self._said_interrupt:
             self._said_interrupt = True
             self._show(f"{self._interrupt.name}: saving; once more ends the run at once.")
         self._check_parameters()
         self._forget_broken_carry()
-        if self._team.leads and by_the_clock:
-            self._checkpoints.save_behind(self.step, *self._state())
-        elif self._team.leads:
-            self._checkpoints.save(self.step, *self._state())
+        if self._team.leads:
+            save = self._checkpoints.save_behind if behind else self._checkpoints.save
+            save(self.step, *self._state(), temporary=temporary)
         self._saved = (self.step, self.updates)
         self._save_due.restart()
 
