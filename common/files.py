@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -19,18 +20,43 @@ def write_atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     A reader sees the old file or the whole new one, never a part; if the block raises, the
     temporary file is removed and `path` stays as it was. No two writers share a temporary file: of
     several that write at once, the last to finish wins, whole.
+
+    A link stays one, and what is behind it is replaced. A device or a pipe (`/dev/null`,
+    `/dev/stdout`) is written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "wb") as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a write does not know whose it is
         raise
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """OSError where `write_atomically` could not write this file; makes its directory if absent.
+
+    For what is written at the end of long work.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with contextlib.suppress(_TriedError), write_atomically(path):
+        raise _TriedError
+
+
+class _TriedError(Exception):
+    """Ends a write that was only a trial."""
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

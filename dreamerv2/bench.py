@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.commands import MISTAKES, Parser, one_line_errors
+from common.files import check_writable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for count in args.envs:
             jobs[0].config.update({"envs": count})  # refuses what no run accepts
         if args.json:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(args.json)
         if args.envs:
             print(playing.report(playing.measure_rates(jobs, args.envs, args.json)))
             return 0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.commands import MISTAKES, Parser, at_least, one_line_errors
-from common.files import write_json
+from common.files import check_writable, write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors(*MISTAKES):
         args = parse(argv)
         if args.json:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(args.json)
         from dreamerv2.play import evaluation
         from dreamerv2.run import restore
 

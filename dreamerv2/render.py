@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.commands import MISTAKES, Parser, at_least, one_line_errors
+from common.files import check_writable
 from dreamerv2.film import PANELS
 
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         saved = restore.read(args.logdir, args.checkpoint).with_env(args.env)
         path = film.out_path(args.out, args, saved)
+        check_writable(path)
         screen = film.screen_size(saved, args)
         import_tensorflow()
         from dreamerv2.play.episodes import EndlessEpisodeError, load_agent

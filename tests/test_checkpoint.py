@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import os
 import threading
 import zipfile
 
@@ -9,7 +10,7 @@ import pytest
 
 from common import checkpoint
 from common.checkpoint import CheckpointError, Checkpoints
-from common.files import sweep_temporary, write_atomically
+from common.files import check_writable, sweep_temporary, write_atomically
 
 ARRAYS = {
     "rssm/gru/dense/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -200,6 +201,39 @@ def test_writers_at_the_same_time_do_not_meet(tmp_path):
         one.write(b"one")
         other.write(b"other")
     assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_device_is_written_to_and_stays_one():
+    here, there = os.openpty()
+    with write_atomically(os.ttyname(there)) as file:
+        file.write(b"a line\n")
+    check_writable(os.ttyname(there))
+    assert os.read(here, 100).replace(b"\r", b"") == b"a line\n"
+    os.close(here)
+    os.close(there)
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "link").symlink_to("file")
+    for text in (b"one", b"other"):
+        with write_atomically(tmp_path / "link") as file:
+            file.write(text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == text
+
+
+def test_what_cannot_be_written_is_known_before_it_is_written(tmp_path):
+    path = tmp_path / "new" / "file"
+    check_writable(path)
+    assert list(tmp_path.rglob("*")) == [path.parent]
+    path.write_text("stays")
+    check_writable(path)
+    assert path.read_text() == "stays"
+    with pytest.raises(IsADirectoryError, match="new"):
+        check_writable(path.parent)
+    with pytest.raises(OSError):
+        check_writable(path / "below a file")
+    with pytest.raises(OSError):
+        check_writable(tmp_path / ("long" * 100))
 
 
 def test_what_killed_writers_left_is_swept(tmp_path):
