@@ -1,13 +1,16 @@
-"""What is kept of a failure: enough to do the update that broke again."""
+"""What is kept of a failure, and what one broken value does to all that comes after it."""
 
 import gymnasium
 import numpy as np
 import pytest
 import tiny
 
+from common import checkpoint
 from common.data.rows import LARGEST, BadRowError, RowCheck, problem
+from common.envs.scripted import Scripted
 from common.nn.optimizer import INITIAL_SCALE, LossScale
 from dreamerv2.run import failure, reproduce, snapshot
+from dreamerv2.run.factory import make_runner
 
 
 def batches(agent, count, broken_at):
@@ -97,3 +100,69 @@ def test_a_broken_batch_at_precision_16_leaves_scale_and_weights(capsys):
     assert kernels and agent.nonfinite() is None
     for name in kernels:
         np.testing.assert_array_equal(agent.state_dict()[name], before[name], err_msg=name)
+
+
+@pytest.mark.parametrize("discrete", [3, False])
+@pytest.mark.parametrize("act_space", [None, tiny.ACTION])
+def test_at_precision_16_an_observation_too_large_is_forgotten_by_who_acts(discrete, act_space):
+    agent = tiny.agent(precision=16, seed=1, rssm__discrete=discrete, act_space=act_space)
+    twin = tiny.agent(precision=16, seed=1, rssm__discrete=discrete, act_space=act_space)
+    obs = {"vector": np.ones((2, 3), np.float32), "is_first": np.array([True, True])}
+    _, state = agent.policy(obs)
+    _, expected = twin.policy(obs)
+    obs = {**obs, "is_first": np.array([False, False])}
+    broken = {**obs, "vector": np.float32([[1e6, 1, 1], [1, 1, 1]])}
+    for mode in ("train", "eval"):
+        outputs, state = agent.policy(broken, state, mode)
+        good, expected = twin.policy(obs, expected, mode)
+        action = outputs["action"].numpy()
+        assert agent.act_space.contains(action[0]) and snapshot.finite(state[0])
+        np.testing.assert_array_equal(action[1], good["action"][1])
+        for key, value in state[0].items():
+            assert not np.any(value[0]), "it starts over"
+            np.testing.assert_array_equal(value[1], expected[0][key][1])
+    _, state = agent.policy(obs, state)
+    assert np.any(state[0]["stoch"][0])
+
+
+class LargeOnce(Scripted):
+    """One observation of 1e6, at its 70th step."""
+
+    def __init__(self):
+        super().__init__(20, size=8, continuous=True)
+        self._count = 0
+
+    def step(self, action):
+        self._count += 1
+        row = super().step(action)
+        return {**row, "counter": np.float32([1e6, 0])} if self._count == 70 else row
+
+
+@pytest.mark.parametrize("discrete", [3, False])
+def test_a_run_at_precision_16_recovers_from_one_observation_of_a_million(
+    tmp_path, capsys, discrete
+):
+    def play(steps):
+        config = tiny.config(
+            **{"logdir": str(tmp_path), "precision": 16, "seed": 2, "rssm__discrete": discrete},
+            **{"steps": steps, "prefill": 60, "pretrain": 1, "train_every": 4, "eval_every": 500},
+            **{"encoder__cnn_keys": "$^", "decoder__cnn_keys": "$^", "log_every": 50},
+            **{"replay__minlen": 5, "replay__maxlen": 8, "dataset__batch": 4, "dataset__length": 8},
+            reward_norm__momentum=0.9,
+        )
+        env = LargeOnce() if steps == 120 else Scripted(20, size=8, continuous=True)
+        return make_runner(config, lambda mode, _: [env] if mode == "train" else []).run()
+
+    learned = [0]
+    for steps in (120, 136):
+        assert play(steps) == 0
+        arrays, meta = checkpoint.load(tmp_path / "checkpoints" / f"{steps:012d}.npz")
+        assert meta["agent_steps"] == steps
+        bad = [k for k, v in arrays.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
+        assert bad == []
+        learned.append(int(arrays["agent/model_opt/steps"]))
+    said = capsys.readouterr().out
+    assert said.count("counter holds 1e+06; float16 ends at 65504") == 1
+    assert "an update was skipped because" in said, said
+    assert arrays["agent/model_opt/skipped"] > 0
+    assert learned == sorted(set(learned)), "some updates are good, before and after"

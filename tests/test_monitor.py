@@ -32,10 +32,10 @@ def test_guard_names_the_first_bad_tensor():
     assert lib.Guard().bad({"model_loss": 1.0, "anything": math.nan}) is None
 
 
-def skip(guard, updates, before=0):
+def skip(guard, updates, before=0, loss=1.0):
     bad = None
     for update in range(updates):
-        bad = guard.bad({"actor_loss": math.nan, "actor_skipped": before + update + 1.0})
+        bad = guard.bad({"actor_loss": loss, "actor_skipped": before + update + 1.0})
     return bad
 
 
@@ -45,6 +45,21 @@ def test_guard_tolerates_skipped_updates_until_there_are_too_many_in_a_row():
     assert guard.bad({"actor_skipped": lib.SKIPPED_IN_A_ROW - 1.0}) is None
     assert skip(guard, lib.SKIPPED_IN_A_ROW - 1, before=lib.SKIPPED_IN_A_ROW) is None
     assert "actor gradient" in skip(guard, 1, before=2 * lib.SKIPPED_IN_A_ROW)
+
+
+def test_guard_bears_a_loss_that_is_not_finite_for_longer_since_replay_grows(monkeypatch):
+    monkeypatch.setattr(lib, "BROKEN_IN_A_ROW", 200)
+    guard = lib.Guard()
+    for first in (0, 200):
+        assert skip(guard, 199, first, math.nan) is None
+        assert guard.bad({"actor_skipped": first + 199.0}) is None  # a good one
+    assert skip(guard, 150, 400, math.nan) is None
+    resumed = lib.Guard()
+    resumed.load_state(json.loads(json.dumps(guard.state())))
+    assert skip(resumed, 49, 550, math.nan) is None
+    assert "actor gradient (200 updates" in skip(resumed, 1, 599, math.nan)
+    del (old := guard.state())["broken_in_a_row"]  # of an earlier version
+    lib.Guard().load_state(old)
 
 
 @pytest.mark.parametrize("first", [0, 20, lib.SKIPPED_IN_A_ROW - 1])

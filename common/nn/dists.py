@@ -114,12 +114,13 @@ class Gaussian:
 class ClippedTruncatedNormal:
     """A normal truncated to [-1, 1] whose sample is clipped by `margin`, straight-through.
 
-    The clip keeps the log-probability of a sample finite; its gradient is that of the sample.
+    The clip keeps the log-probability of a sample finite; its gradient is that of the sample. Where
+    a parameter is not finite the sample is NaN.
     """
 
     def __init__(self, mean: tf.Tensor, std: tf.Tensor, margin: float = 1e-6):
         self._dist = tfd.Independent(tfd.TruncatedNormal(mean, std, -1.0, 1.0), 1)
-        self._loc = mean
+        self._loc, self._std = mean, std
         self._margin = margin
 
     def _clip(self, event):
@@ -127,7 +128,12 @@ class ClippedTruncatedNormal:
         return event + tf.stop_gradient(clipped - event)
 
     def sample(self, seed: tf.Tensor) -> tf.Tensor:
-        return self._clip(self._dist.sample(seed=seed))
+        # TensorFlow's sampler raises for a NaN, in the middle of an update that could be skipped.
+        finite = tf.math.is_finite(self._loc) & tf.math.is_finite(self._std)
+        loc = tf.where(finite, self._loc, 0.0)
+        std = tf.where(finite, self._std, 1.0)
+        event = tfd.TruncatedNormal(loc, std, -1.0, 1.0).sample(seed=seed)
+        return self._clip(tf.where(finite, event, np.nan))
 
     def mode(self) -> tf.Tensor:
         return self._clip(self._loc)

@@ -106,6 +106,9 @@ class Agent(Module):
             mode: `train` samples actions, `explore` does so from the behaviour that explores, if
                 there is one, and `eval` takes the mode.
 
+        An observation that float16 cannot hold is forgotten: its row gets the first action (zeros
+        where actions are continuous), and its state starts over.
+
         Returns:
             (outputs, state): outputs holds `action` `[B, A]`.
 
@@ -122,7 +125,23 @@ class Agent(Module):
 
     def _policy(self, obs, state, mode):
         draws = Draws([self._seeds["policy"], self.policy_calls.assign_add(1)])
-        return self.policy_step(obs, state, mode, draws)
+        outputs, (latent, action) = self.policy_step(obs, state, mode, draws)
+        if self.precision.uses_float16:
+            latent, action = self._without_overflow(latent, action)
+        return {**outputs, "action": action}, (latent, action)
+
+    def _without_overflow(self, latent: State, action: tf.Tensor) -> PolicyState:
+        """Rows in which all is finite stay as they are; the others have seen and done nothing."""
+        finite = tf.constant(True)
+        for x in (action, *latent.values()):
+            finite &= tf.reduce_all(tf.math.is_finite(x), range(1, x.shape.rank))
+
+        def choose(x, other):
+            return tf.where(tf.reshape(finite, [-1] + [1] * (x.shape.rank - 1)), x, other)
+
+        size = self._action_size
+        first = tf.one_hot(0, size) if is_discrete(self.act_space) else tf.zeros(size)
+        return {k: choose(x, tf.zeros_like(x)) for k, x in latent.items()}, choose(action, first)
 
     def policy_step(
         self, obs: Mapping[str, tf.Tensor], state: PolicyState, mode: str, draws: Draws | Modes

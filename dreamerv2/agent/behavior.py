@@ -28,7 +28,10 @@ Metrics = dict[str, tf.Tensor]
 
 
 class RewardNorm(Module):
-    """Divides rewards by a running mean of their magnitude; momentum 1 keeps the initial 1."""
+    """Divides rewards by a running mean of their magnitude; momentum 1 keeps the initial 1.
+
+    A magnitude that is not finite, of an update that is skipped, leaves the mean as it is.
+    """
 
     def __init__(self, momentum: float, scale: float, eps: float):
         self._momentum, self._scale, self._eps = momentum, scale, eps
@@ -39,7 +42,8 @@ class RewardNorm(Module):
         if self._momentum < 1:
             magnitude = tf.reduce_mean(tf.abs(tf.cast(tf.stop_gradient(reward), tf.float64)))
             magnitude = replica.mean(magnitude)
-            self.mag.assign(self._momentum * self.mag + (1 - self._momentum) * magnitude)
+            mean = self._momentum * self.mag + (1 - self._momentum) * magnitude
+            self.mag.assign(tf.where(tf.math.is_finite(mean), mean, self.mag))
         return self._scale * reward / (tf.cast(self.mag, tf.float32) + self._eps)
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 # Loss scaling halves from 2^15 to 1 in 15 updates: what it has not cured by then, it cannot cure.
 SKIPPED_IN_A_ROW = 50
+# Where the loss itself is not finite, rows of the batch are too large. One such row can be in every
+# batch while replay has few episodes; it is in fewer and fewer as replay grows.
+BROKEN_IN_A_ROW = 1000
 
 
 class RunBrokenError(RuntimeError):
@@ -86,7 +89,7 @@ class Guard:
 
     skipped: whether the last update was left out by an optimiser. warning: a line for the user
     where the loss itself was not finite, which no scale explains; at the 1st, 2nd, 4th, ... such
-    update.
+    update. Such updates are borne for longer: they end when the rows that cause them are rare.
     """
 
     def __init__(self):
@@ -94,7 +97,9 @@ class Guard:
         self.warning: str | None = None
         self._unexplained = 0
         self._skipped: dict[str, float] = {}
+        # Updates since the last good one that were skipped: with a finite loss, and without.
         self._in_a_row: dict[str, int] = defaultdict(int)
+        self._broken_in_a_row: dict[str, int] = defaultdict(int)
 
     def bad(self, metrics: Mapping[str, float]) -> str | None:
         """The first bad tensor of an update, in the order in which they are computed, or None."""
@@ -104,12 +109,18 @@ class Guard:
         self.skipped, self.warning = False, None
         for counter in counters:
             part = counter.removesuffix("_skipped")
-            now, before = metrics[counter], self._skipped.get(part, 0)
-            self._in_a_row[part] = self._in_a_row[part] + 1 if now > before else 0
-            self._skipped[part] = now
-            self.skipped |= now > before
-            if self._in_a_row[part] >= SKIPPED_IN_A_ROW:
-                return f"the {part} gradient ({SKIPPED_IN_A_ROW} updates in a row)"
+            skipped = metrics[counter] > self._skipped.get(part, 0)
+            self._skipped[part] = metrics[counter]
+            self.skipped |= skipped
+            scaled, broken = self._in_a_row, self._broken_in_a_row
+            if not skipped:
+                scaled[part] = broken[part] = 0
+            elif math.isfinite(metrics.get(f"{part}_loss", 0)):
+                scaled[part] += 1
+            else:
+                broken[part] += 1
+            if scaled[part] >= SKIPPED_IN_A_ROW or broken[part] >= BROKEN_IN_A_ROW:
+                return f"the {part} gradient ({scaled[part] + broken[part]} updates in a row)"
         if not counters:
             return bad
         if self.skipped and bad and bad.endswith("_loss"):
@@ -126,8 +137,13 @@ class Guard:
             )
 
     def state(self) -> dict[str, dict[str, float]]:
-        return {"skipped": dict(self._skipped), "in_a_row": dict(self._in_a_row)}
+        return {
+            "skipped": dict(self._skipped),
+            "in_a_row": dict(self._in_a_row),
+            "broken_in_a_row": dict(self._broken_in_a_row),
+        }
 
     def load_state(self, state: Mapping[str, Mapping[str, int]]) -> None:
         self._skipped = dict(state["skipped"])
         self._in_a_row = defaultdict(int, state["in_a_row"])
+        self._broken_in_a_row = defaultdict(int, state.get("broken_in_a_row", {}))
