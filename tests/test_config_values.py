@@ -1,10 +1,13 @@
-"""Any value for any key is refused in one line, or an agent trains with it."""
+"""Any value for any key is refused in one line, or an agent trains with it.
+
+`--hypothesis-profile long` draws other values each time, and more of them (`tests/conftest.py`).
+"""
 
 import math
 
 import numpy as np
 import tiny
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.data.spaces import OneHot
@@ -45,18 +48,11 @@ def changes(draw):
 
 
 @given(changes())
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
 def test_a_value_is_refused_in_one_line_or_an_agent_trains_with_it(change):
     key, value = change
     try:
         overrides = tiny.config().update({key: value}).flat
-        check.check(tiny.config().update({key: value, "replay.minlen": 1}), OneHot(4))
+        check.check(tiny.config().update({key: value, "replay.minlen": 1}), OneHot(4), {})
         agent = tiny.agent(**{k.replace(".", "__"): v for k, v in overrides.items()})
     except ValueError as error:
         assert str(error) and "\n" not in str(error) and len(str(error)) < 400

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -347,13 +348,19 @@ def test_a_yaml_file_that_refers_to_itself_is_refused(tmp_path):
         ({"actor.dist": "trunc_normal"}, "actor.dist: trunc_normal does not fit the discrete"),
         ({"time_limit": 20}, "time_limit: 20 cuts every episode below replay.minlen 50"),
         ({"replay.maxlen": 20}, "replay.maxlen: 20 is below replay.minlen 50"),
-        ({"rssm.stoch": 100_000, "rssm.discrete": 1000}, r"rssm: layers of .* take [\d,]+ GiB"),
+        ({"rssm.stoch": 100_000, "rssm.discrete": 1000}, r"rssm: layers of stoch .* [\d,]+ GiB"),
+        ({"actor.units": 100_000}, r"actor: layers of layers 4, units 100000 take [\d,]+ GiB"),
+        ({"critic.units": 10**5, "critic.layers": 100}, r"critic: layers of .* take [\d,]+ GiB"),
+        ({"encoder.mlp_layers": [10**5] * 3}, r"encoder: .*mlp_layers \(100000, .* [\d,]+ GiB"),
+        ({"decoder.cnn_depth": 100_000}, r"decoder: .*cnn_depth 100000 take [\d,]+ GiB"),
+        ({"dataset.batch": 10**6, "dataset.length": 10**6}, "dataset: batch 1000000 of length"),
     ],
 )
 def test_values_that_cannot_work_together_are_found_before_anything_is_built(changes, message):
-    check.check(blocks.make_config(["atari"]), OneHot(4))
+    obs_space = {"image": gymnasium.spaces.Box(0, 255, (64, 64, 1), np.uint8)}
+    check.check(blocks.make_config(["atari"]), OneHot(4), obs_space)
     with pytest.raises(ConfigError, match=message):
-        check.check(blocks.make_config(["atari"], changes), OneHot(4))
+        check.check(blocks.make_config(["atari"], changes), OneHot(4), obs_space)
 
 
 def test_the_activations_are_functions_of_tensorflow_that_keep_shapes():

@@ -197,7 +197,7 @@ class Replay:
         The size on disk assumes that the next episodes compress as well as those in the
         directory, or not at all when there are none.
         """
-        sizes = {key: _row_bytes(value) for key, value in row.items()}
+        sizes = {key: row_bytes(value) for key, value in row.items()}
         used = sum((self._directory / name).stat().st_size for name, _ in self._index)
         raw = sum(length + 1 for _, length in self._index) * sum(sizes.values())
         steps = self._capacity or 1_000_000
@@ -480,7 +480,8 @@ def _nbytes(arrays: Mapping[str, np.ndarray]) -> int:
     return sum(value.nbytes for value in arrays.values())
 
 
-def _row_bytes(value: Any) -> int:
+def row_bytes(value: Any) -> int:
+    """Bytes of one stored row of a space, or of an array like it."""
     return int(np.prod(value.shape)) * stored_dtype(np.dtype(value.dtype)).itemsize
 
 

@@ -1,20 +1,22 @@
 """What keys must be to each other and to the environment, checked before anything is built."""
 
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.config import Config, ConfigError
-from common.data.replay import machine_memory
+from common.data.replay import machine_memory, row_bytes
 from common.data.spaces import is_discrete
 
 # Parameters, gradients and the two moments of Adam, float32.
 BYTES_PER_PARAMETER = 4 * 4
 
 
-def check(config: Config, act_space: Any) -> None:
+def check(config: Config, act_space: Any, obs_space: Mapping[str, Any]) -> None:
     """ConfigError for values that cannot work together; the message names the keys."""
     _check_lengths(config)
     _check_actor(config, act_space)
-    _check_memory(config, act_space)
+    _check_memory(config, act_space, obs_space)
 
 
 def check_split(config: Config, devices: int, workers: int) -> None:
@@ -54,19 +56,65 @@ def _check_actor(config: Config, act_space: Any) -> None:
         )
 
 
-def _check_memory(config: Config, act_space: Any) -> None:
-    """The RSSM is where a width too many costs most: its layers grow with products of widths."""
-    rssm = config.rssm
-    latent = rssm.stoch * (rssm.discrete or 1)
-    parameters = (
-        (latent + act_space.shape[0]) * rssm.hidden
-        + 3 * (rssm.hidden + rssm.deter) * rssm.deter
-        + (1 + rssm.ensemble) * (rssm.deter + 2 * latent) * rssm.hidden
-    )
-    needed, there = parameters * BYTES_PER_PARAMETER, machine_memory()
+def _check_memory(config: Config, act_space: Any, obs_space: Mapping[str, Any]) -> None:
+    """A width too many costs most where layers grow with the square of it."""
+    there = machine_memory()
+    sizes = _parameters(config, act_space)
+    needed = sum(sizes.values()) * BYTES_PER_PARAMETER
+    if needed > there:
+        largest = max(sizes, key=sizes.__getitem__)
+        raise ConfigError(
+            f"{largest}: layers of {_widths(config[largest])} take {_gib(needed)} GiB with "
+            f"gradients and moments; this machine has {_gib(there)} GiB"
+        )
+    rows = config.dataset.batch * config.dataset.length
+    needed = rows * sum(row_bytes(space) for space in obs_space.values())
     if needed > there:
         raise ConfigError(
-            f"rssm: layers of stoch {rssm.stoch}, discrete {rssm.discrete}, deter {rssm.deter}, "
-            f"hidden {rssm.hidden} take {needed / 2**30:,.0f} GiB with gradients and moments; "
-            f"this machine has {there / 2**30:,.0f} GiB"
+            f"dataset: batch {config.dataset.batch} of length {config.dataset.length} takes "
+            f"{_gib(needed)} GiB; this machine has {_gib(there)} GiB"
         )
+
+
+def _parameters(config: Config, act_space: Any) -> dict[str, int]:
+    """About how many numbers each part of the agent learns, by the key of its section.
+
+    Layers on top of the state count for the RSSM, whose widths they grow with.
+    """
+    rssm, encoder, decoder = config.rssm, config.encoder, config.decoder
+    heads = ["reward_head", "discount_head", "actor", "critic"]
+    heads += ["expl_head"] if config.expl_behavior != "greedy" else []
+    latent = rssm.stoch * (rssm.discrete or 1)
+    above = 32 * decoder.cnn_depth + sum(decoder.mlp_layers[:1])
+    above += sum(config[name].units for name in heads)
+    return {
+        "rssm": (latent + act_space.shape[0]) * rssm.hidden
+        + 3 * (rssm.hidden + rssm.deter) * rssm.deter
+        + (1 + rssm.ensemble) * (rssm.deter + 2 * latent) * rssm.hidden
+        + (latent + rssm.deter) * above,
+        "encoder": _layers(encoder.mlp_layers) + _convolutions(encoder),
+        "decoder": _layers(decoder.mlp_layers) + _convolutions(decoder),
+        **{name: max(0, config[name].layers - 1) * config[name].units ** 2 for name in heads},
+    }
+
+
+def _layers(widths: Sequence[int]) -> int:
+    """Weights of dense layers, one after the other."""
+    return sum(one * other for one, other in itertools.pairwise(widths))
+
+
+def _convolutions(net: Config) -> int:
+    """Weights of convolutions, each with twice the channels of the one before, or half as many."""
+    kernels = net.cnn_kernels
+    channels = [3, *(net.cnn_depth * 2**i for i in range(len(kernels)))]
+    return sum(k**2 * c * d for k, c, d in zip(kernels, channels, channels[1:], strict=False))
+
+
+def _widths(section: Config) -> str:
+    """The widths in a section: `deter 1024, hidden 1024`."""
+    names = ("stoch", "discrete", "deter", "hidden", "layers", "units", "mlp_layers", "cnn_depth")
+    return ", ".join(f"{name} {section[name]}" for name in names if name in section)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.0f}"
