@@ -37,7 +37,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         os.replace(temporary, target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             error.filename = str(path)  # a write does not know whose it is
         raise
 

@@ -24,14 +24,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         saved = restore.read(args.logdir, args.checkpoint)
         if saved.meta.get("acting_only"):
             raise ValueError(f"--logdir: {args.logdir} is such an agent already")
-        evaluation = json.loads(args.evaluation.read_text()) if args.evaluation else {}
         run = {"note": args.note, **cpu_seconds(args.logdir)}
+        card = make_card(args.out.stem, saved.meta, run, args.evaluation)
         shipped.write(args.out, saved.variables, saved.meta, args.half)
-        card = shipped.card(args.out.stem, saved.meta, run, evaluation)
         write_text(args.out.with_suffix(".md"), card)
     size = args.out.stat().st_size / 2**20
     print(f"Written: {args.out} ({size:.1f} MiB) and {args.out.with_suffix('.md')}")
     return 0
+
+
+def make_card(name: str, meta: dict, run: dict, evaluation: Path | None) -> str:
+    """The card; ValueError when the file of the evaluation holds something else."""
+    from dreamerv2.run import shipped
+
+    if evaluation is None:
+        return shipped.card(name, meta, run, {})
+    try:
+        found = json.loads(evaluation.read_text())
+        if not isinstance(found, dict):
+            raise TypeError(found)
+        return shipped.card(name, meta, run, found)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"--evaluation {evaluation}: expected what `evaluate --json` wrote"
+        ) from error
 
 
 def cpu_seconds(logdir: Path) -> dict[str, float]:

@@ -223,7 +223,7 @@ def test_explain_draws_the_terms_beside_the_loss(tmp_path, capsys):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--logdirs", "nothing", "--out", "a.png"], "--logdirs nothing: expected a run"),
+        (["--logdirs", "nothing", "--out", "a.png"], "nothing: expected a run"),
         (["--logdirs", "a", "--out", "a.txt"], "--out a.txt: expected a name that ends in .png"),
         (["--logdirs", "a", "--out", "a.png", "--explain"], "write --metric actor_loss"),
         (["--logdirs", "a"], "the following arguments are required: --out"),

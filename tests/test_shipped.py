@@ -79,6 +79,18 @@ def test_the_card_says_how_long_it_was_trained_and_what_it_reaches(run, shelf, t
     assert "interval 3 to 3.5" in card and "It cannot swim." in card
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"greedy": 1}', '{"greedy": {"mean": 1}}', "1"])
+def test_an_evaluation_that_is_none_is_refused_and_nothing_is_written(
+    run, tmp_path, capsys, content
+):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "result.json").write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        export_to(tmp_path / "new" / "a.npz", run[0], "--evaluation", f"{tmp_path}/new/result.json")
+    assert "--evaluation" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["result.json"]
+
+
 def test_an_unknown_name_lists_those_that_there_are(run, shelf, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     export_to(shelf / "pole.npz", run[0])

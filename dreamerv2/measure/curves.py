@@ -57,7 +57,7 @@ def read_run(logdir: Path) -> Run:
     """
     rows = read_metrics(logdir / "metrics.jsonl")
     if not rows:
-        raise ValueError(f"--logdirs {logdir}: expected a run, found no rows in its metrics.jsonl")
+        raise ValueError(f"{logdir}: expected a run, found no rows in its metrics.jsonl")
     return Run(logdir, cfg.flatten(cfg.load_yaml(logdir / "config.yaml")), rows)
 
 
