@@ -64,3 +64,20 @@ def test_a_mistake_is_one_line(tmp_path, capsys, flags, message):
 def test_a_logdir_without_episodes_is_said(tmp_path):
     with pytest.raises(ValueError, match="expected a run with episodes, found none"):
         coverage.read(run(tmp_path / "a", [], "Random"), "vector")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not an episode", "half", "nan"])
+def test_an_episode_that_is_damaged_is_named(tmp_path, content):
+    logdir = run(tmp_path / "a", [[0, 1], [float("nan")] if content == "nan" else [2]], "Random")
+    path = logdir / "train_episodes" / "1.npz"
+    if content == "half":
+        content = path.read_bytes()[: path.stat().st_size // 2]
+    if content != "nan":
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"1\.npz: (damaged|vector is not finite)"):
+        coverage.read(logdir, "vector")
+
+
+def test_a_configuration_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"config.yaml: action_repeat \[\]: expected a whole"):
+        coverage.read(run(tmp_path / "a", [[0, 1]], "Random", repeat="[]"), "vector")

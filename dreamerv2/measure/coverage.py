@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import config as cfg
+from common.checkpoint import DAMAGE
 from common.report.figures import COLORS, figure, plain
 from common.report.stats import FEWEST_RUNS, bootstrap_mean
 from common.report.tables import number, table, with_interval
@@ -31,19 +32,34 @@ def read(logdir: Path, key: str) -> Seen:
     settings = cfg.flatten(cfg.load_yaml(logdir / "config.yaml"))
     lengths, rows = [], []
     for path in sorted((logdir / "train_episodes").glob("*.npz")):
-        with np.load(path) as episode:
-            if key not in episode or episode[key].ndim != 2:
-                vectors = [name for name in episode.files if episode[name].ndim == 2]
-                raise ValueError(
-                    f"--key {key}: {path} has no such vector, only {', '.join(vectors)}"
-                )
-            rows.append(episode[key].astype(np.float64))
+        rows.append(_vector(path, key))
         lengths.append(len(rows[-1]) - 1)
     if not rows:
         raise ValueError(f"--logdirs {logdir}: expected a run with episodes, found none")
-    frames = np.cumsum(lengths) * int(settings.get("action_repeat", 1))
+    repeat = settings.get("action_repeat", 1)
+    if not isinstance(repeat, int):
+        raise ValueError(f"{logdir}/config.yaml: action_repeat {repeat!r}: expected a whole number")
+    frames = np.cumsum(lengths) * repeat
     behavior = str(settings.get("expl_behavior", "greedy"))
     return Seen(str(settings.get("task", "unknown task")), behavior, frames, rows)
+
+
+def _vector(path: Path, key: str) -> np.ndarray:
+    """What an episode holds under `key`, float `[T, D]`; ValueError where that is no vector."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if key in file.files and file[key].ndim == 2:
+                found = file[key].astype(np.float64)
+            else:
+                vectors = [name for name in file.files if file[name].ndim == 2]
+                found = None
+    except DAMAGE as error:
+        raise ValueError(f"{path}: damaged ({error})") from error
+    if found is None:
+        raise ValueError(f"--key {key}: {path} has no such vector, only {', '.join(vectors)}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{path}: {key} is not finite")
+    return found
 
 
 def grid(runs: Sequence[Seen], cells: int) -> tuple[np.ndarray, np.ndarray]:
