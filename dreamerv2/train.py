@@ -6,10 +6,13 @@ in what was asked for, 128 + number of the signal (130 for Ctrl-C) when it was s
 first.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from common.cluster import WorkerLostError
 from common.commands import MISTAKES, one_line_errors, settle_stdout
 from dreamerv2.run import blocks, finish
 
@@ -37,9 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
         except RunBrokenError as error:
             sys.stderr.write(f"error: {error}\n")
+            if isinstance(error.__cause__, WorkerLostError):
+                leave(1)
             return 1
         finally:
             settle_stdout()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process as it is: TensorFlow's own end would wait for a worker that is lost."""
+    settle_stdout()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -65,13 +65,10 @@ def test_a_killed_worker_ends_the_run_and_any_number_of_workers_goes_on(tmp_path
     try:
         until(lambda: meta(logdir)["updates"] > 5 or any(p.poll() is not None for p in processes))
         os.kill(processes[killed].pid, signal.SIGKILL)
-        began = time.monotonic()
-        processes[1 - killed].wait(timeout=120)
-        assert time.monotonic() - began < 60
+        results = communicate(processes)
     finally:
         for process in processes:
             process.kill()
-    results = communicate(processes)
     code, out, err = results[1 - killed]
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 1 and len(lines) == 1, (out, err)

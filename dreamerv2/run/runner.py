@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 
 from common import checkpoint
+from common.cluster import WorkerLostError
 from common.config import Config
 from common.data.driver import Driver, batched, random_policy, stored_dtype
 from common.data.replay import Replay
@@ -625,7 +626,7 @@ class Runner:
         """
         if isinstance(error, RunError | RunBrokenError):
             raise error
-        what = failure.describe(error)
+        what = str(error) if isinstance(error, WorkerLostError) else failure.describe(error)
         if self._updating:
             saved = "half an update is not saved"
         elif not self._team.leads:
