@@ -29,6 +29,7 @@ def test_bars_start_at_zero_and_input_and_prediction_have_one_scale():
 
 def test_numbers_have_the_names_of_their_environment():
     assert vectors.number_names("gym_CartPole-v1", {"vector": 4})[2] == "angle"
+    assert vectors.number_names("own_CartPole-v1", {"vector": 4})[2] == "angle"
     assert vectors.number_names("gym_CartPole-v1", {"vector": 3}) == ("0", "1", "2")
     assert vectors.number_names("gym_Unknown-v0", {"vector": 2}) == ("0", "1")
     several = vectors.number_names("dmc_walker_walk", {"height": 1, "velocity": 2})

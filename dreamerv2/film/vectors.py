@@ -7,13 +7,14 @@ import numpy as np
 from common.envs.minatar import board_colours
 from common.log import paint
 
-# What the numbers of an observation are called in the documentation of the environment.
+# What the numbers of an observation are called in the documentation of the environment, by its name
+# without the suite: the same environment may also be one's own.
 NAMES = {
-    "gym_CartPole-v1": ("position", "velocity", "angle", "turning"),
-    "gym_Pendulum-v1": ("cosine", "sine", "turning"),
-    "gym_MountainCar-v0": ("position", "velocity"),
-    "gym_MountainCarContinuous-v0": ("position", "velocity"),
-    "gym_Acrobot-v1": ("cosine 1", "sine 1", "cosine 2", "sine 2", "turning 1", "turning 2"),
+    "CartPole-v1": ("position", "velocity", "angle", "turning"),
+    "Pendulum-v1": ("cosine", "sine", "turning"),
+    "MountainCar-v0": ("position", "velocity"),
+    "MountainCarContinuous-v0": ("position", "velocity"),
+    "Acrobot-v1": ("cosine 1", "sine 1", "cosine 2", "sine 2", "turning 1", "turning 2"),
 }
 BOARD = 10  # rows and columns of MinAtar's boards
 SHADES = 8  # of a predicted cell: finer ones would be most of a GIF
@@ -28,7 +29,7 @@ def number_names(task: str, sizes: Mapping[str, int]) -> tuple[str, ...]:
     They are the task's, where it has as many. Else they are the observation's, with an index where
     it has several numbers, or the index alone where there is one observation.
     """
-    names = NAMES.get(task, ())
+    names = NAMES.get(task.partition("_")[2], ())
     if len(names) == sum(sizes.values()):
         return names
     if len(sizes) == 1:
