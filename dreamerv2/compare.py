@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             precisions, seeds = args.precisions or COMPARED, args.seeds or (0, 1, 2)
             jobs = trainer.make_jobs(args.logdir, precisions, seeds, flags, limit or 1)
             start = stack.enter_context(places.starter(args))
+            args.logdir.mkdir(parents=True, exist_ok=True)
         return trainer.Trainer(args.logdir, jobs, limit, command, start).make()
 
 

@@ -41,6 +41,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     parser.add_argument("--precision", default="32", choices=["32", "tf32", "16", "bfloat16"])
     parser.add_argument("--loss_scale", metavar="dynamic | NUMBER | none")
     args, rest = parser.parse_known_args(argv)
+    if not 0 <= args.tolerance <= 1:  # a NaN is not either
+        raise ValueError(f"--tolerance: got {args.tolerance:g}, expected a number from 0 to 1")
     given = {"precision": [args.precision]}
     for key, words in split_flags(rest):
         if not key.startswith("precision_overrides."):

@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.storage:
                 storage = sweep.open_storage(args.storage, jobs)
                 start = functools.partial(start, storage=storage)
+            args.logdir.mkdir(parents=True, exist_ok=True)
         return sweep.Sweep(jobs, start, limit, storage).make()
 
 

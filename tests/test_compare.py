@@ -272,6 +272,7 @@ def test_runs_are_made_for_each_precision_and_seed_with_the_flags_given(tmp_path
     [
         ("--precisions 32", "--logdir is missing"),
         ("--logdir D --precision 16", "write --precisions"),
+        ("--logdir /dev/null/D", "Not a directory: '/dev/null/D'"),
         ("--logdir D --jobs 0", "--jobs: got 0, expected a whole number from 1 on"),
         ("--logdir D --runs A --seeds 1", "only --logdir goes with it"),
         ("--runs A --audit B --logdir D", "exclude each other"),

@@ -135,6 +135,13 @@ def test_exit_0_when_all_agree(write, capsys):
     assert capsys.readouterr().out.count("agrees with the reference") == 2
 
 
+@pytest.mark.parametrize("tolerance", ["nan", "-1", "inf"])
+def test_a_tolerance_that_is_none_is_refused(tolerance, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["nothing.npz", "--tolerance", tolerance])
+    assert "--tolerance: got " in capsys.readouterr().err
+
+
 def test_exit_1_when_one_differs_by_more_than_the_tolerance(write, arrays, capsys):
     loss = arrays["expect/wm/loss"]
     file = write(expect__wm__loss=loss * 1.01)

@@ -51,6 +51,7 @@ def test_a_value_is_what_stands_between_commas_outside_of_brackets(text, values)
     [
         ("--grid seed=0:2", "--logdir"),
         ("--logdir D", "--grid"),
+        ("--logdir /dev/null/D --grid seed=0:2", "Not a directory: '/dev/null/D'"),
         ("--logdir D --grid=", "--grid: got nothing, expected KEY=VALUE"),
         ("--logdir D --grid seed", "--grid: got seed, expected KEY=VALUE,VALUE,... or KEY=A:B"),
         ("--logdir D --grid sed=0:2", "unknown key sed; did you mean seed?"),
