@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from outcome import ROOT, Outcome
 from dreamerv2.run import blocks
 
 GOLDEN = ROOT / "tests" / "golden"
-PATIENCE = 300  # for one call [seconds]
+PATIENCE = 1800  # for one call, on a machine with much else to do [seconds]
 JUNK = ("", "-1", "0", "nan", ".inf", "1e400", "None", "[", "{a: 1}", "*x", "ä" * 300)
 JUNK += ("1" * 30, "true", "1 2", "../..", "/dev/null", "linear(1,2,0)", "while_loop")
 JUNK += ("minatar", "a.npz", "a.png", "\udcff", "-", "1:0", "no.such:thing", "RUN", "FILE")
@@ -88,6 +89,7 @@ class Place:
 def fuzzed_calls(trials: int, where: Path, seed: int | None) -> Outcome:
     seed = time.time_ns() % 10**6 if seed is None else seed
     rng, outcome = random.Random(seed), Outcome(note=f"seed {seed}")
+    sys.stderr.write(f"{outcome.note}\n")
     place, back = Place(where), os.getcwd()
     try:
         for trial in range(trials):
