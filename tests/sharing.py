@@ -60,6 +60,7 @@ def between_the_shares():
     """Free nats that one half of the first batch does not exceed, while the whole does."""
     agent = tiny.agent(OBS, **SETTINGS)
     data = agent.wm.preprocess(tiny.tensors(tiny.batch(agent, ROWS)))
+    agent.wm.encoder.update_stats(data)  # as an update does before its loss
     halves = np.split(agent.wm.loss(data, None, Modes()).kl.numpy(), 2)
     means = sorted(half.mean() for half in halves)
     return float(0.7 * means[0] + 0.3 * means[1])
