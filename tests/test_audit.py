@@ -131,6 +131,16 @@ def test_the_loss_scale_of_a_subject_is_the_one_asked_for(subject, batch):
     assert zeros > 2 * fewer
 
 
+def test_running_statistics_have_no_gradient_and_are_left_out(tmp_path, batch):
+    nets = {"encoder__image_net": "mlp", "encoder__image_stats": True}
+    saved.save(tmp_path, **SETTINGS, **nets)
+    updated = audit.Subject(restore.read(tmp_path), "32").update(batch, 0)
+    model = audit.Subject(restore.read(tmp_path), "32").agent.wm.named_variables()
+    statistics = {name for name, variable in model.items() if not variable.trainable}
+    assert len(statistics) == 3
+    assert model.keys() - updated.grads.keys() == statistics
+
+
 def test_a_reference_compared_with_itself_has_no_error(run, batch):
     reference = audit.Subject(restore.read(run), "32")
     result = reference.update(batch, 0)

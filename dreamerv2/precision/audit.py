@@ -146,8 +146,9 @@ class Subject:
         draws = Draws([tf.cast(agent.config.seed, tf.int64), number])
         state = agent.wm.rssm.initial(tf.shape(batch["action"])[0])
         update = agent.update(batch, state, self._steps, draws)
+        model = agent.wm.named_variables()
         variables = {
-            "model": agent.wm.named_variables(),
+            "model": [name for name, variable in model.items() if variable.trainable],
             "actor": agent.behavior.actor.named_variables("actor/"),
             "critic": agent.behavior.critic.named_variables("critic/"),
         }
