@@ -27,7 +27,7 @@ play: LOGDIR := runs/minatar
 .PHONY: watch dream train play test test-slow test-legacy faults learn lint docs setup
 
 # The agent that `watch` films and `dream` opens: one of videos/agents/, or the directory of a run.
-AGENT := minatar
+AGENT := breakout
 
 watch: setup
 	@mkdir -p runs
