@@ -231,7 +231,9 @@ def measure(
         if subject.agent.precision.uses_float16:
             swept = list(zip(batches, results, strict=True))[:SWEPT_BATCHES]
             found["precisions"][precision]["sweep"] = sweep(subject, swept)
-    if reference.agent.wm.decoder.image_keys:
+    # Of a Normal, whose sum over pixels has a large constant; a Bernoulli's has none.
+    normal = saved.config.decoder.image_dist == "mse"
+    if normal and reference.agent.wm.decoder.image_keys:
         found["image_likelihood"] = likelihood_errors(reference, batches, results)
     return found
 

@@ -180,7 +180,7 @@ def likelihood_lines(content: Mapping[str, Any]) -> list[str]:
             "a sum does not depend on its value: this error is in what is logged, not in what is "
             "learned."
         )
-    return lines or ["The model predicts no images."]
+    return lines or ["No image is predicted with a Normal of unit variance."]
 
 
 def current_exponent(half: Mapping[str, Any], optimizer: str) -> int:
