@@ -1,13 +1,14 @@
 """The machines and devices that train one agent together, through `tf.distribute`."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class WorkerLostError(ConnectionError):
     """Another worker has died, or cannot be reached any more."""
 
 
-class Cluster(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Cluster:
     """The workers of a run by their addresses, `HOST:PORT`; `index` is this process."""
 
     addresses: tuple[str, ...] = ("",)

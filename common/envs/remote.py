@@ -199,7 +199,7 @@ def survey(make: Callable[[int], Env], seed: int, patience: float = START_PATIEN
 
 def _ask_another(parcel: Any, seed: int, patience: float) -> Spaces | str:
     """What another process finds, or what is wrong in words."""
-    context = multiprocessing.get_context(START_METHOD)
+    context: Any = multiprocessing.get_context(START_METHOD)
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_survey, args=(parcel, seed, there))
     process.start()
