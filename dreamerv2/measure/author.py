@@ -5,6 +5,7 @@ It is run as a script, in a process of its own: the author's packages are called
 `version`, that of TensorFlow.
 """
 
+import importlib
 import json
 import pathlib
 import statistics
@@ -27,11 +28,9 @@ def main(path: str) -> None:
     policy = POLICIES.get(flat["precision"])
     if policy:
         tf.keras.mixed_precision.set_global_policy(policy)
-    import agent as author
     from ruamel.yaml import YAML
 
-    import common
-
+    author, common = importlib.import_module("agent"), importlib.import_module("common")
     blocks = YAML(typ="safe").load(pathlib.Path(path, "configs.yaml"))
     config = common.Config(blocks["defaults"])
     config = config.update({k: v for k, v in flat.items() if k in config.flat and k != "precision"})
