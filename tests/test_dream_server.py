@@ -42,6 +42,17 @@ def served(logdir):
         yield served
 
 
+@pytest.fixture(autouse=True)
+def left(request):
+    """The places are free again: a busy machine notices late that a page was closed."""
+    yield
+    if "served" in request.fixturenames:
+        visitors = request.getfixturevalue("served").visitors
+        until = time.monotonic() + PATIENCE
+        while len(visitors) and time.monotonic() < until:
+            time.sleep(0.01)
+
+
 def get(address, **headers):
     """Status, headers and body."""
     request = urllib.request.Request(address, headers=headers)
