@@ -55,8 +55,7 @@ def measure_growth(config: Config, shares: Sequence[float] = SHARES) -> list[dic
 def episode_file(image: np.ndarray, steps: int) -> bytes:
     """An episode of `steps` agent steps that shows one image, as replay stores it."""
     rows = steps + 1
-    flag = np.zeros(rows, bool)
-    first, last = flag.copy(), flag.copy()
+    first, last = np.zeros((2, rows), bool)
     first[0], last[-1] = True, True
     episode = {
         "image": np.broadcast_to(image, (rows, *image.shape)),

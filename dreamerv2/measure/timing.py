@@ -355,9 +355,9 @@ _ROWS = {
     "peak memory [GiB]": ("peak_memory_gib", ".2f"),
     "training loop [env frames/s]": ("frames_per_second", ".0f"),
     "author's code, one update [s]": ("author_update_seconds", ".3f"),
-    "- times ours": ("author_update_ratio", ".2f"),
+    "- update, times ours": ("author_update_ratio", ".2f"),
     "author's code, policy step [ms]": ("author_policy_ms", ".2f"),
-    "- times ours ": ("author_policy_ratio", ".2f"),
+    "- policy, times ours": ("author_policy_ratio", ".2f"),
 }
 
 
