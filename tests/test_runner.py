@@ -22,8 +22,8 @@ from common.seeds import derive_seed
 from common.when import EverySeconds
 from dreamerv2.run import finish, snapshot
 from dreamerv2.run import runner as lib
+from dreamerv2.run.errors import NonFiniteError, RunBrokenError
 from dreamerv2.run.lock import LockedError
-from dreamerv2.run.monitor import NonFiniteError, RunBrokenError
 
 SETTINGS = {
     "seed": 3,

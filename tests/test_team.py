@@ -15,7 +15,7 @@ from common.data.replay import Replay
 from common.envs.scripted import Scripted
 from common.log.logger import JSONLOutput, Logger
 from dreamerv2.run import runner as lib
-from dreamerv2.run.monitor import RunBrokenError
+from dreamerv2.run.errors import RunBrokenError
 from dreamerv2.run.team import Alone, Team
 
 

@@ -186,7 +186,7 @@ def batches(batches):
             shutil.copytree(logdir, copy)
         if runner.updates == 7:
             os.kill(os.getpid(), signal.SIGTERM)
-runner._batches = batches(runner._batches)
+runner._learner.batches = batches(runner._learner.batches)
 assert runner.run() == 128 + signal.SIGTERM and runner.updates == 8
 """
 

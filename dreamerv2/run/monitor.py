@@ -14,14 +14,6 @@ SKIPPED_IN_A_ROW = 50
 BROKEN_IN_A_ROW = 1000
 
 
-class RunBrokenError(RuntimeError):
-    """The run ended before its time; the message says why, what was saved, and how to go on."""
-
-
-class NonFiniteError(RunBrokenError):
-    """A loss, gradient or parameter is not finite; the message names it."""
-
-
 class Averages:
     """Collects the metrics of updates until they are logged."""
 

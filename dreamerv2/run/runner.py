@@ -2,11 +2,9 @@
 
 import contextlib
 import functools
-import re
-import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +26,19 @@ from common.log.progress import Progress, Stopwatch
 from common.seeds import derive_seed
 from common.when import Every, EverySeconds
 from dreamerv2.run import failure, finish, snapshot
+from dreamerv2.run.episodes import EpisodeLog
+from dreamerv2.run.errors import NonFiniteError, RunBrokenError, RunError
+from dreamerv2.run.learner import Learner, next_batch
 from dreamerv2.run.lock import RunLock
-from dreamerv2.run.monitor import (
-    Averages,
-    Guard,
-    NonFiniteError,
-    RunBrokenError,
-    Successes,
-    crafter_score,
-)
+from dreamerv2.run.monitor import Averages
 from dreamerv2.run.team import Alone
-
-Batch = dict[str, np.ndarray]
 
 # Random steps beyond `prefill` in which one episode at least must be long enough for replay.
 PREFILL_PATIENCE = 10_000
 
-
 # An evaluation episode is cut here where there is no time_limit; any Atari game ends before, at its
 # usual limit of 108,000 frames [agent steps].
 ENDLESS = 27_000
-
-
-class RunError(ValueError):
-    """The run cannot go on, for a reason that the user can mend."""
 
 
 class Runner:
@@ -71,12 +58,7 @@ class Runner:
     _eval_due: int
     _evaluation: dict[str, Any] | None
     _explored: bool
-    _recorder: failure.Recorder
     _averages: Averages
-    _successes: dict[str, Successes]
-    _guard: Guard
-    _carry: Mapping[str, Any] | None
-    _batch: Batch | None
     _updates_logged: int
     _saved: tuple[int, int] | None
     _steps_in_round: int
@@ -108,8 +90,7 @@ class Runner:
         self._checkpoints = checkpoint.Checkpoints(
             self._logdir / "checkpoints", config.keep_checkpoints
         )
-        self._damaged: list[tuple[Path, str]] = []
-        arrays, meta = self._read_checkpoint()
+        arrays, meta, self._damaged = snapshot.read_latest(self._checkpoints, config.fall_back)
         start = self._start = meta.get("agent_steps", 0)
         # A resumed run must not play again the episodes that it has seen.
         self._envs = make_envs("train", self._env_seeds(start))
@@ -119,7 +100,6 @@ class Runner:
         self._agent = make_agent(self._env.obs_space, self._env.act_space)
         if meta:
             self._agent.load_state_dict(snapshot.below("agent", arrays))
-        self._updates = int(self._agent.updates)
 
         self._progress = Progress(config.steps, config.action_repeat)
         self._show = self._progress.show
@@ -129,10 +109,24 @@ class Runner:
         self._logger = make_logger(self._show)
         self._replay = make_replay("train", self._seed("replay"), self._agent)
         self._eval_replay = make_replay("eval", self._seed("eval_replay"), self._agent)
-        self._share = config.dataset.batch // self._team.size
-        length = config.dataset.length
-        self._batches = self._replay.batches(self._share, length)
-        self._eval_batches = self._eval_replay.batches(self._share, length)
+        share, length = config.dataset.batch // self._team.size, config.dataset.length
+        self._eval_batches = self._eval_replay.batches(share, length)
+        self._learner = Learner(
+            self._agent,
+            self._replay.batches(share, length),
+            share,
+            team=self._team,
+            stopwatch=self._stopwatch,
+            progress=self._progress,
+            fail=self._fail,
+        )
+        self._episodes = EpisodeLog(
+            config,
+            self._logger,
+            {"train": self._replay, "eval": self._eval_replay},
+            self._progress,
+            cut_after=0 if config.time_limit else ENDLESS,
+        )
         self._make_drivers()
         self._make_state()
         if meta:
@@ -162,8 +156,8 @@ class Runner:
 
     @property
     def updates(self) -> int:
-        """Updates so far. Kept here: asking the agent at every step would wait for its device."""
-        return self._updates
+        """Updates so far."""
+        return self._learner.updates
 
     def run(self) -> int:
         """Run until `config.steps` or a signal; the exit code: 0, or 128 + the signal's number.
@@ -240,7 +234,7 @@ class Runner:
 
     def _pretrain(self) -> None:
         while not self._interrupt and self.updates < self._config.pretrain:
-            self._update()
+            self._learner.update(self.step)
             self._round()
             if self._save_due():
                 self._save(behind=True, temporary=True)
@@ -258,17 +252,18 @@ class Runner:
     def _play_and_predict(self) -> bool:
         """Play `eval_eps` episodes and predict open loop; False if a signal cut it short."""
         with self._stopwatch("eval"):
-            self._eval_returns: list[float] = []
+            returns: list[float] = []
+            self._episodes.returns = returns
             if self._eval_envs:
                 self._eval_driver.reset()
-                while len(self._eval_returns) < self._config.eval_eps and not self._team.signal:
+                while len(returns) < self._config.eval_eps and not self._team.signal:
                     self._eval_driver(self._eval_policy, steps=1)
                     self._progress.update(self.step, self.updates)
             if self._team.signal:
                 return False
-            self._evaluation = {"agent_steps": self.step, "returns": self._eval_returns}
+            self._evaluation = {"agent_steps": self.step, "returns": returns}
             seen = self._eval_replay.stats["loaded_episodes"]
-            batch = next_batch(self._eval_batches if seen else self._batches)
+            batch = next_batch(self._eval_batches if seen else self._learner.batches)
             report = self._agent.report(batch)
             clips = {name: with_words(clip) for name, clip in report.items()}
             self._logger.add(clips, prefix="eval")
@@ -297,7 +292,7 @@ class Runner:
             self._round()
             while self._train_clock(self.step):
                 for _ in range(self._config.train_steps):
-                    self._averages.add(self._update())
+                    self._averages.add(self._learner.update(self.step))
             if self._log_clock(self.step):
                 self._log_updates()
             if self._save_due():
@@ -325,7 +320,7 @@ class Runner:
         self._driver.on_step(self._count_step)
         self._driver.on_step(self._replay.add_step)
         self._driver.on_reset(self._replay.add_step)
-        self._driver.on_episode(functools.partial(self._log_episode, "train"))
+        self._driver.on_episode(functools.partial(self._episodes.add, "train"))
         if self._eval_envs:
             # An agent that keeps an endless episode alive would keep the run from going on.
             limited = [TimeLimit(env, self._longest_evaluation) for env in self._eval_envs]
@@ -333,7 +328,7 @@ class Runner:
             self._eval_driver.on_bad_episode(functools.partial(self._drop_episode, "eval"))
             self._eval_driver.on_step(self._eval_replay.add_step)
             self._eval_driver.on_reset(self._eval_replay.add_step)
-            self._eval_driver.on_episode(functools.partial(self._log_episode, "eval"))
+            self._eval_driver.on_episode(functools.partial(self._episodes.add, "eval"))
 
     def _row_check(self, env: Env) -> RowCheck:
         half = self._config.precision == 16
@@ -387,78 +382,7 @@ class Runner:
         outputs, state = self._agent.policy(obs, state, mode)
         return np.asarray(outputs["action"]), state
 
-    def _update(self) -> dict[str, float]:
-        """One update on one batch; its metrics as floats."""
-        with self._stopwatch("data"):
-            batch = next_batch(self._batches)
-        first, start = self._batch is None, time.perf_counter()
-        self._batch = batch
-        if first:
-            self._progress.phase("compile")
-            self._show(
-                "Batch: " + ", ".join(f"{k} {v.dtype} {[*v.shape]}" for k, v in batch.items())
-            )
-        with self._stopwatch("train"), self._team.updating():
-            if self._team.size == 1:
-                self._recorder.note(self._agent, self._carry, batch, self.step)
-            self._updating = True
-            self._carry, metrics = self._agent.train(batch, self._carry, self.step)
-            metrics = {name: float(value) for name, value in metrics.items()}
-            self._updates = int(self._agent.updates)
-            self._updating = False
-        if first:
-            self._show(f"First update, compiled: {time.perf_counter() - start:.1f} s")
-        bad = self._guard.bad(metrics)
-        if bad:
-            self._fail(bad)
-        if self._guard.warning:
-            self._show(self._guard.warning)
-        if self._guard.skipped:
-            self._forget_broken_carry()
-        return metrics
-
-    def _forget_broken_carry(self) -> None:
-        """A state that is not finite is not handed on: the next update starts without one."""
-        if not snapshot.finite(self._carry):
-            self._carry = None
-
     # Logging
-
-    def _log_episode(self, mode: str, episode: Mapping[str, np.ndarray]) -> None:
-        config, logger = self._config, self._logger
-        score = float(episode["reward"].astype(np.float64).sum())
-        logger.add({"return": score, "length": len(episode["reward"]) - 1}, prefix=mode)
-        for key, value in episode.items():
-            if re.match(config.log_keys_sum, key):
-                logger.scalar(f"sum_{mode}_{key}", value.sum())
-            if re.match(config.log_keys_mean, key):
-                logger.scalar(f"mean_{mode}_{key}", value.mean())
-            if re.match(config.log_keys_max, key):
-                logger.scalar(f"max_{mode}_{key}", value.max(0).mean())
-        done = {k: v.max() > 0 for k, v in episode.items() if re.match(config.log_keys_success, k)}
-        if done:
-            rates = self._successes[mode].add(done)
-            logger.add({f"success_{mode}_{key}": rate for key, rate in rates.items()})
-            logger.scalar(f"score_{mode}", crafter_score(list(rates.values())))
-        replay = self._replay if mode == "train" else self._eval_replay
-        logger.add(replay.stats, prefix=mode)
-        if mode == "eval":
-            self._eval_returns.append(score)
-            if len(episode["reward"]) > self._longest_evaluation > self._config.time_limit:
-                self._show(
-                    f"WARNING: the evaluation episode was cut after {ENDLESS:,} agent steps "
-                    "(--time_limit sets another limit)"
-                )
-            if len(self._eval_returns) == 1:
-                self._log_clips(episode)
-        logger.write()
-        self._progress.episode(mode, score)
-
-    def _log_clips(self, episode: Mapping[str, np.ndarray]) -> None:
-        for key in self._config.log_keys_video:
-            if key in episode and episode[key].ndim == 4:
-                clip = episode[key][: self._config.video_frames]
-                self._logger.video(f"eval_policy_{key}", clip)
 
     def _log_updates(self) -> None:
         logger, updates = self._logger, self.updates
@@ -474,7 +398,7 @@ class Runner:
         logger.scalar("cpu_seconds", logger.cpu_seconds)
         logger.write(fps=True)
         self._updates_logged = updates
-        self._check_parameters()
+        self._learner.check_parameters()
 
     def _show_start(self, meta: Mapping[str, Any]) -> None:
         for path, error in self._damaged if self._team.leads else ():
@@ -504,25 +428,6 @@ class Runner:
         others = [self._seed("env", start, number) for number in range(1, self._config.envs)]
         return [self._seed("env", start), *others]
 
-    def _read_checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """The latest checkpoint; with `fall_back`, the latest that is whole."""
-        found = self._checkpoints.all()
-        while found:
-            path = found.pop()
-            try:
-                arrays, meta = self._checkpoints.load(path)
-                snapshot.check(path, arrays, meta)
-                return arrays, meta
-            except checkpoint.CheckpointError as error:
-                if not found:
-                    raise RunError(f"{error}; move it away to start with its episodes") from error
-                if not self._config.fall_back:
-                    raise RunError(
-                        f"{error}; move it away to resume from {found[-1]}, or add --fall_back True"
-                    ) from error
-                self._damaged.append((path, str(error)))
-        return {}, {}
-
     def _make_state(self) -> None:
         """What a checkpoint restores, as it is at the start of a run."""
         stored = self._replay.stats["total_steps"]
@@ -536,22 +441,16 @@ class Runner:
         self._eval_due = 0
         self._evaluation = None
         self._averages = Averages()
-        self._successes = {mode: Successes() for mode in ("train", "eval")}
-        self._guard = Guard()
-        self._carry = None
-        self._batch = None
         self._explored = False
         self._updates_logged = 0
         self._saved = None
         self._steps_in_round = 0
-        self._recorder = failure.Recorder()
         self._bad_episodes = 0
         self._said_interrupt = False
-        self._updating = False  # where an exception leaves half an update
 
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and meta of a checkpoint. An imported run has no `run` in its meta."""
-        carry, dtypes = snapshot.pack_tensors(self._carry or {})
+        carry, learner = self._learner.state()
         arrays = {
             **snapshot.under("agent", self._agent.state_dict()),
             **snapshot.under("carry", carry),
@@ -569,12 +468,11 @@ class Runner:
             "evaluation": self._evaluation,
             "clocks": [self._train_clock.state(), self._log_clock.state()],
             "averages": self._averages.state(),
-            "successes": {mode: found.state() for mode, found in self._successes.items()},
-            "guard": self._guard.state(),
+            "successes": self._episodes.state(),
             "logger": self._logger.state(),
             "progress": self._progress.state(),
-            "carry_dtypes": dtypes,
             "random": snapshot.random_state(),
+            **learner,
         }
         return arrays, meta
 
@@ -592,27 +490,23 @@ class Runner:
         self._train_clock.load_state(run["clocks"][0])
         self._log_clock.load_state(run["clocks"][1])
         self._averages.load_state(run["averages"])
-        for mode, found in run.get("successes", {}).items():
-            self._successes[mode].load_state(found)
-        self._guard.load_state(run["guard"])
+        self._episodes.load_state(run.get("successes", {}))
         self._logger.load_state(run["logger"])
         self._progress.load_state(run.get("progress") or {"returns": {}, "best": {}})
-        if not self._team.leads:
-            return  # the rest is of the episodes and environments of worker 0
-        self._replay.load_state(snapshot.below("replay", arrays))
-        self._eval_replay.load_state(snapshot.below("eval_replay", arrays))
-        snapshot.load_random_state(run["random"])
-        carry = snapshot.unpack_tensors(snapshot.below("carry", arrays), run["carry_dtypes"])
-        if carry and all(len(v) == self._share for v in carry.values()):
-            self._carry = carry
+        leads = self._team.leads
+        self._learner.load_state(snapshot.below("carry", arrays) if leads else {}, run)
+        if leads:  # it is of the episodes and environments of worker 0
+            self._replay.load_state(snapshot.below("replay", arrays))
+            self._eval_replay.load_state(snapshot.below("eval_replay", arrays))
+            snapshot.load_random_state(run["random"])
 
     def _save(self, behind: bool = False, temporary: bool = False) -> None:
         """behind: training goes on while it is written. temporary: by the clock."""
         if self._interrupt and not self._said_interrupt:
             self._said_interrupt = True
             self._show(f"{self._interrupt.name}: saving; once more ends the run at once.")
-        self._check_parameters()
-        self._forget_broken_carry()
+        self._learner.check_parameters()
+        self._learner.forget_broken_carry()
         if self._team.leads:
             save = self._checkpoints.save_behind if behind else self._checkpoints.save
             save(self.step, *self._state(), temporary=temporary)
@@ -627,7 +521,7 @@ class Runner:
         if isinstance(error, RunError | RunBrokenError):
             raise error
         what = str(error) if isinstance(error, WorkerLostError) else failure.describe(error)
-        if self._updating:
+        if self._learner.half_done:
             saved = "half an update is not saved"
         elif not self._team.leads:
             saved = "worker 0 is the one that saves"
@@ -647,16 +541,10 @@ class Runner:
             f"command goes on from {self._checkpoints.latest() or 'the episodes in replay'}{trace}"
         ) from error
 
-    def _check_parameters(self) -> None:
-        bad = self._agent.nonfinite()
-        if bad:
-            self._fail(bad)
-
     def _fail(self, name: str) -> None:
         """Put what broke aside, as it was before, and stop."""
         text = f"{name} is not finite at agent step {self.step:,}, update {self.updates:,}"
-        # Of a team no one has the whole batch.
-        before = self._recorder.rewind(self._agent) if self._team.size == 1 else None
+        before = self._learner.before_failure()
         if before:
             folder = failure.new_folder(self._logdir, self.step)
             env = self._env
@@ -702,14 +590,6 @@ def with_words(clip: Any) -> np.ndarray:
     if clip.ndim != 4 or clip.shape[-1] not in (1, 3):
         return clip
     return paint.name_rows(video.to_uint8(clip), ("truth", "model", "error"))
-
-
-def next_batch(batches: Iterator[Batch]) -> Batch:
-    """The next batch; what replay finds wrong with the stored episodes is a `RunError`."""
-    try:
-        return next(batches)
-    except ValueError as error:
-        raise RunError(str(error)) from error
 
 
 def lock_logdir(directory: Path) -> RunLock:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from common.checkpoint import CheckpointError
+from common.checkpoint import CheckpointError, Checkpoints
 from common.config import Config, flatten
 from common.data.spaces import space_from_json, space_to_json
+from dreamerv2.run.errors import RunError
 
 # `.npz` has no type for these; float32 holds each of their values exactly.
 _WIDENED = ("bfloat16",)
@@ -117,6 +118,33 @@ def check(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any])
     for name, value in variables.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise CheckpointError(f"{path}: the agent is broken: {name} is not finite")
+
+
+def read_latest(
+    checkpoints: Checkpoints, fall_back: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any], list[tuple[Path, str]]]:
+    """Arrays and meta of the latest checkpoint, both empty where there is none yet.
+
+    fall_back: take the latest that is whole. Third come path and trouble of those that are not.
+    Raises `RunError` where none is whole, or the latest is not and `fall_back` is off.
+    """
+    damaged: list[tuple[Path, str]] = []
+    found = checkpoints.all()
+    while found:
+        path = found.pop()
+        try:
+            arrays, meta = checkpoints.load(path)
+            check(path, arrays, meta)
+            return arrays, meta, damaged
+        except CheckpointError as error:
+            if not found:
+                raise RunError(f"{error}; move it away to start with its episodes") from error
+            if not fall_back:
+                raise RunError(
+                    f"{error}; move it away to resume from {found[-1]}, or add --fall_back True"
+                ) from error
+            damaged.append((path, str(error)))
+    return {}, {}, damaged
 
 
 def config_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

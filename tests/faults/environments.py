@@ -11,9 +11,8 @@ from outcome import Outcome, damaged
 
 from common.envs.scripted import Scripted
 from dreamerv2.run import blocks
+from dreamerv2.run.errors import RunBrokenError, RunError
 from dreamerv2.run.factory import make_runner
-from dreamerv2.run.monitor import RunBrokenError
-from dreamerv2.run.runner import RunError
 
 NAN, INF = np.float32(np.nan), np.float32(np.inf)
 BROKEN = {
