@@ -11,6 +11,8 @@ from common.envs.base import Env, Obs, unknown_name, with_flags, with_transition
 REWARDS = {"reward": True, "noreward": False}
 ACHIEVEMENT = "log_achievement_"  # of the keys that count what was achieved
 CELL = 32  # pixels of a cell's side in `render`; 9 cells are seen
+SMALLEST = 18  # pixels of a side; the game's own drawing fails below it
+SMALLEST = 18  # pixels of a side; the game's own drawing fails below it
 
 
 class Crafter(Env):
@@ -31,6 +33,11 @@ class Crafter(Env):
         if name not in REWARDS:
             raise unknown_name("Crafter task", name, REWARDS)
         height, width = size
+        if min(size) < SMALLEST:
+            raise ValueError(
+                f"render_size {height} x {width}: Crafter draws 9 x 9 cells of 2 pixels at least; "
+                f"expected at least {SMALLEST} x {SMALLEST}"
+            )
         self._game = package.Env(size=(width, height), reward=REWARDS[name], seed=seed)
         self._achievements = tuple(package.constants.achievements)
         count = spaces.Box(0, np.iinfo(np.int32).max, (), np.int32)
