@@ -22,7 +22,7 @@ from common.files import write_atomically
 # What a damaged zip of arrays makes its readers raise, found by damaging some thousands.
 DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, EOFError, OSError),
-    *(ValueError, KeyError, RuntimeError),
+    *(ValueError, KeyError, RuntimeError, OverflowError, MemoryError),
 )
 _META = "checkpoint.json"
 # 1: no header. 2: with it, a header under this name in the description.

@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if saved.meta.get("acting_only"):
             raise ValueError(f"--logdir: {args.logdir} is such an agent already")
         run = {"note": args.note, **cpu_seconds(args.logdir)}
-        card = make_card(args.out.stem, saved.meta, run, args.evaluation)
+        meta = {**saved.meta, "config": saved.config.nested()}  # an older one lacks keys
+        card = make_card(args.out.stem, meta, run, args.evaluation)
         shipped.write(args.out, saved.variables, saved.meta, args.half)
         write_text(args.out.with_suffix(".md"), card)
     size = args.out.stat().st_size / 2**20

@@ -1,6 +1,8 @@
 """The audit: shares, windows and errors by hand, and the whole of it on a tiny run."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -107,7 +109,8 @@ def subject(run):
 
 @pytest.fixture(scope="module")
 def batch(run):
-    return next(audit.read_batches(run, restore.read(run)))
+    found = restore.read(run)
+    return next(audit.read_batches(run, found, found.agent()))
 
 
 def test_an_update_of_the_audit_changes_nothing_and_repeats_itself(subject, batch):
@@ -216,6 +219,24 @@ def test_mistakes_are_one_line(run, words, message, capsys):
 def test_a_run_without_episodes_cannot_be_audited(tmp_path):
     saved.save(tmp_path, **SETTINGS)
     with pytest.raises(ValueError, match="an audit needs the episodes"):
+        audit.audit(tmp_path, ["16"], 1, [], "")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"action": None}, "action is absent, expected float32 [4]"),
+        ({"image": np.zeros((9, 8, 8, 1), np.uint8)}, "image is uint8 [8, 8, 1], expected uint8"),
+    ],
+)
+def test_episodes_that_the_agent_was_not_trained_on_are_one_line(run, tmp_path, change, message):
+    shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "train_episodes").mkdir()
+    with np.load(next((run / "train_episodes").glob("*.npz"))) as file:
+        rows = {key: file[key][:9] for key in file.files} | change
+    path = tmp_path / "train_episodes" / "20260101T000000-ab-8.npz"
+    np.savez(path, **{key: value for key, value in rows.items() if value is not None})
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
         audit.audit(tmp_path, ["16"], 1, [], "")
 
 

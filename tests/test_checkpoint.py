@@ -70,6 +70,17 @@ def test_a_foreign_file_is_refused(tmp_path):
         checkpoint.load(tmp_path / "absent.npz")
 
 
+@pytest.mark.parametrize("shape", ["1000000000000000,", "99999999999999999999,"])
+def test_an_array_that_claims_to_be_larger_than_any_memory_is_damage(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape})}}\n".encode()
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("checkpoint.json", '{"agent_steps": 1}')
+        archive.writestr("x.npy", array)
+    with pytest.raises(CheckpointError, match="truncated, damaged or not a checkpoint"):
+        checkpoint.load(tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize("bad", [np.array([{}], object), np.zeros(2, np.dtype("V2"))])
 def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, bad):
     path = tmp_path / "a.npz"

@@ -44,6 +44,9 @@ def test_the_update_that_broke_can_be_done_again(tmp_path, monkeypatch, per_copy
     failure.write(folder, before, meta, "it broke")
     again = reproduce.reproduce(folder)
     assert not np.isfinite(again["model_loss"])
+    (folder / "batch.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="expected a folder of LOGDIR/failure"):
+        reproduce.reproduce(folder)
 
 
 SPACES = {

@@ -325,9 +325,10 @@ def test_the_kind_of_action_is_read_from_the_episodes(tmp_path):
 def test_an_episode_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ImportRunError, match="holds no episode"):
         read_spaces(tmp_path)
-    write_episode(tmp_path, reward=np.zeros(3))
-    with pytest.raises(ImportRunError, match="20200101T000000-0-1.npz cannot be read"):
-        read_spaces(tmp_path)
+    for action in ({}, {"action": np.zeros(3)}, {"action": np.zeros((3, 2)), "seed": np.zeros(())}):
+        write_episode(tmp_path, reward=np.zeros(3), **action)
+        with pytest.raises(ImportRunError, match="20200101T000000-0-1.npz cannot be read"):
+            read_spaces(tmp_path)
 
 
 @pytest.mark.parametrize("slow_target", [True, False])

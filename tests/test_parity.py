@@ -214,7 +214,11 @@ def test_a_file_that_is_damaged_is_an_error(write, tmp_path, capsys):
 
 def test_what_is_not_json_is_said(write, capsys):
     assert "config is not JSON" in refusal(write(config=np.array("{")), capsys)
-    assert "spaces cannot be understood" in refusal(write(spaces=np.array("{}")), capsys)
+    assert "config is not a dict" in refusal(write(config=np.array("[]")), capsys)
+    assert "variable_order is not a list" in refusal(write(variable_order=np.array("5")), capsys)
+    for spaces in ({}, {"obs": {}, "act": {"shape": [], "discrete": True}}, {"obs": []}):
+        damaged = np.array(json.dumps(spaces))
+        assert "spaces cannot be understood" in refusal(write(spaces=damaged), capsys)
 
 
 # Configurations of the reference

@@ -11,6 +11,7 @@ from common.report.figures import COLORS
 from dreamerv2 import plot
 from dreamerv2.measure import curves, explain
 from dreamerv2.play.scores import KNOWN
+from dreamerv2.run import blocks
 
 
 def make_run(directory, rows=None, **settings):
@@ -108,6 +109,16 @@ def test_seeds_and_lengths_are_one_curve_and_settings_another(tmp_path):
         "gym_Other-v0": ["d"],
     }
     assert groups["gym_Test-v0"]["kl.free 0.0, 2 seeds"] == runs[:2]
+
+
+def test_a_key_that_an_older_run_lacks_counts_as_its_default(tmp_path):
+    usual = blocks.defaults().nested()
+    newer = [make_run(tmp_path / f"{seed}", **usual | {"seed": seed}) for seed in (0, 1)]
+    del usual["kl"]["forward"], usual["xla"]
+    older = make_run(tmp_path / "older", **usual | {"seed": 2})
+    other = make_run(tmp_path / "other", **usual | {"discount": 0.5})
+    (groups,) = curves.grouped([*newer, older, other]).values()
+    assert groups == {"discount 0.99, 3 seeds": [*newer, older], "discount 0.5": [other]}
 
 
 def test_seeds_of_one_configuration_are_counted(tmp_path):

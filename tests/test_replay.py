@@ -413,6 +413,9 @@ def test_a_replay_of_another_task_is_named(tmp_path):
         ValueError, match=r"action is float32 \[4\], in other episodes float32 \[3\]"
     ):
         add_episode(replay, 10, action=np.zeros(4, np.float32))
+    spaces = {"image": gymnasium.spaces.Box(0, 255, (5, 5, 1), np.uint8)}
+    with pytest.raises(ValueError, match=r"image is .*, expected uint8 \[5, 5, 1\]"):
+        next(Replay(tmp_path, 1e6, keys=["image"], spaces=spaces).batches(1, 5))
     with pytest.raises(ValueError, match="depth"):
         next(Replay(tmp_path, 1e6, keys=["image", "depth"]).batches(1, 5))
 

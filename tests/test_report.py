@@ -64,6 +64,15 @@ def test_the_page_says_what_was_run_and_what_came_of_it(logdir, capsys):
     assert page.count("<svg") == 2  # return and loss: the others were never logged
 
 
+def test_numbers_that_no_run_logs_are_passed_over(logdir):
+    metrics = logdir / "metrics.jsonl"
+    with metrics.open("a") as file:
+        file.write(f'{{"step": 1001, "hours": 1e308, "a_loss_scale": {10**90}}}\n')
+        file.write('{"step": -1e300, "eval_return": 1}\n{"step": 1e308, "eval_return": 1}\n')
+    assert report.main(["--logdir", str(logdir)]) == 0
+    assert "2^298.9" in (logdir / "report.html").read_text()
+
+
 def test_everything_is_in_the_file_and_pictures_are_the_newest(logdir):
     out = logdir / "elsewhere.html"
     assert report.main(["--logdir", str(logdir), "--out", str(out)]) == 0

@@ -96,6 +96,18 @@ def damage_variables(path):
     change_meta(path, lambda meta: meta["config"]["rssm"].update(deter=9))
 
 
+def damage_spaces(path):
+    change_meta(path, lambda meta: meta["spaces"]["act"].update(shape=[]))
+
+
+def damage_names(path):
+    change_meta(path, lambda meta: meta.update(action_names=5))
+
+
+def damage_updates(path):
+    change_meta(path, lambda meta: meta.update(updates=None))
+
+
 def change_meta(path, change):
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -114,6 +126,9 @@ DAMAGES = {
     "not a checkpoint of a run: it has no config": damage_foreign_meta,
     "discuont": damage_configuration,
     "has shape": damage_variables,
+    "its spaces are damaged (list index out of range)": damage_spaces,
+    "its spaces are damaged ('int' object is not iterable)": damage_names,
+    "it has no updates": damage_updates,
 }
 
 

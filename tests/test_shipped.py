@@ -9,6 +9,7 @@ import pytest
 import saved
 
 import dreamerv2
+from common import checkpoint
 from common.checkpoint import CheckpointError
 from dreamerv2 import export
 from dreamerv2.run import restore, shipped
@@ -51,6 +52,15 @@ def test_what_only_training_needs_stays_out(run, shelf):
     assert kept == {k for k in agent.state_dict() if re.match("wm/|behavior/(actor|critic)/", k)}
     whole = next((logdir / "checkpoints").glob("*.npz")).stat().st_size
     assert (shelf / "pole.npz").stat().st_size < whole / 2
+
+
+def test_an_agent_of_an_older_version_whose_description_lacks_keys_is_exported(run, shelf):
+    path = run[0] / "checkpoints" / "000000000100.npz"
+    arrays, meta = checkpoint.load(path)
+    del meta["config"]["action_repeat"], meta["config"]["seed"], meta["action_names"]
+    checkpoint.save(path, arrays, meta)
+    assert export_to(shelf / "pole.npz", run[0]) == 0
+    assert "100 env frames" in (shelf / "pole.md").read_text()
 
 
 def test_half_precision_halves_the_file_and_rounds_the_weights(run, shelf):

@@ -62,6 +62,7 @@ class Replay:
         numbered by file name, which is the order in which they were added.
       keys: what batches contain and memory holds, `is_first` in any case; None: every key.
         Keys that start with `log_` are in the files only.
+      spaces: by key, what a row of each of `keys` is; None: what it is in the first episode.
 
     Not thread-safe.
     """
@@ -77,6 +78,7 @@ class Replay:
         memory_gib: float | None = None,
         seed: int = 0,
         keys: Collection[str] | None = None,
+        spaces: Mapping[str, Any] | None = None,
     ):
         _check_settings(capacity, minlen, maxlen, memory_gib)
         self._directory = Path(directory)
@@ -91,6 +93,11 @@ class Replay:
         self._memory_bytes = 0
         self._memory_limit = int(memory_gib * _GIB) if memory_gib else machine_memory() // 2
         self._spec: dict[str, tuple[np.dtype, tuple[int, ...]]] | None = None
+        self._expected_by = "in other episodes"
+        if spaces is not None:
+            self._expected_by = "expected"
+            wanted = {key: space for key, space in spaces.items() if self._wanted(key)}
+            self._spec = {k: (stored_dtype(s.dtype), tuple(s.shape)) for k, s in wanted.items()}
         self._running: defaultdict[int, _Growing] = defaultdict(_Growing)
         self._total_steps = self._total_episodes = 0
         self._pending: _Sequence | None = None
@@ -358,7 +365,7 @@ class Replay:
             if spec.get(key) != self._spec.get(key):
                 raise ValueError(
                     f"{source}: {key} is {_describe(spec.get(key))}, "
-                    f"in other episodes {_describe(self._spec.get(key))}"
+                    f"{self._expected_by} {_describe(self._spec.get(key))}"
                 )
         return {key: episode[key] for key in spec}
 

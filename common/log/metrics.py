@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]  # numbers; None for what was not finite
+LARGEST = 1e100  # no run logs more, and what is computed from it stays finite
 
 
 def read_metrics(path: Path, warn: Callable[[str], Any] | None = None) -> list[Row]:
@@ -49,7 +50,10 @@ def read_last_rows(path: Path, most_bytes: int = 2**16) -> list[Row]:
 
 
 def _row(line: str) -> Row | None:
-    """The numbers of a line; None where it has no step. Other values are left out."""
+    """The numbers of a line; None where it has no step. Other values are left out.
+
+    Whole numbers that a float does not hold exactly become floats: NumPy takes no longer ones.
+    """
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -57,13 +61,15 @@ def _row(line: str) -> Row | None:
     if not isinstance(found, dict):
         return None
     row = {key: value for key, value in found.items() if value is None or _is_number(value)}
-    return row if row.get("step") is not None else None
+    row = {k: float(v) if v and abs(v) >= 2**53 else v for k, v in row.items()}
+    step = row.get("step")
+    return row if step is not None and step >= 0 else None
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) <= sys.float_info.max  # neither infinite nor a NaN
+    return abs(value) <= LARGEST  # neither infinite nor a NaN
 
 
 def _to_stderr(message: str) -> None:

@@ -1,5 +1,6 @@
 """Curves of runs: what is read, how runs are grouped and binned, and the figure."""
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from common.report.figures import COLORS, DASHES, figure, plain
 from common.report.stats import FEWEST_RUNS, bootstrap_mean
 from dreamerv2.measure.explain import METRIC, TERMS, with_terms
 from dreamerv2.play.scores import KNOWN
+from dreamerv2.run.blocks import load_block
 
 X_LABELS = {"frames": "env frames", "updates": "updates", "hours": "hours"}
 BINS = 50
@@ -79,7 +81,8 @@ def series(run: Run, metric: str, x: str) -> tuple[np.ndarray, np.ndarray]:
 def _column(run: Run, name: str, flag: str) -> tuple[np.ndarray, np.ndarray]:
     points = [(row["step"], row[name]) for row in run.rows if row.get(name) is not None]
     if not points:
-        names = {key for row in run.rows for key in row} - {"step"}
+        found = (key for row in run.rows for key in row if row[key] is not None)
+        names = {*found} - {"step"}
         hint = cfg.nearest(name, sorted(names))
         raise ValueError(f"{flag} {name}: not in {run.logdir / 'metrics.jsonl'}{hint}")
     frames, values = np.array(points, np.float64).T
@@ -104,7 +107,15 @@ def grouped(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def _configuration(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in run.settings.items() if not IGNORED.fullmatch(key)}
+    """What a run learned with; an older one lacks keys that were added since."""
+    settings = {**_usual(), **run.settings}
+    return {key: value for key, value in settings.items() if not IGNORED.fullmatch(key)}
+
+
+@functools.cache
+def _usual() -> dict[str, Any]:
+    """Every key of today with its default, as written."""
+    return cfg.flatten(load_block("defaults"))
 
 
 def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:

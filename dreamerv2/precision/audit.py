@@ -18,6 +18,7 @@ from common.config import split_flags
 from common.data.replay import Replay
 from common.device import setup_device, use_tensor_float_32
 from common.nn.draws import Draws, Modes
+from dreamerv2.agent.agent import Agent
 from dreamerv2.agent.pixels import ImageNormal
 from dreamerv2.precision import audit_report
 from dreamerv2.run import restore
@@ -55,7 +56,8 @@ def audit(
     print(device, flush=True)
     saved = restore.read(logdir)
     saved = saved._replace(config=saved.config.update_flags(split_flags(flags)))
-    batches = list(itertools.islice(read_batches(logdir, saved), updates))
+    reference = Subject(saved, "32", overrides=False)
+    batches = list(itertools.islice(read_batches(logdir, saved, reference.agent), updates))
     content = {
         "command": command,
         "device": device.splitlines()[0].removeprefix("Device: "),
@@ -63,7 +65,7 @@ def audit(
         "checkpoint": saved.path.name,
         "trained_at": str(saved.config.precision),
         "updates": updates,
-        **measure(saved, batches, precisions),
+        **measure(saved, reference, batches, precisions),
     }
     directory = logdir / "audit"
     directory.mkdir(exist_ok=True)
@@ -72,16 +74,18 @@ def audit(
     print(f"\nReport: {directory / 'report.md'}", flush=True)
 
 
-def read_batches(logdir: Path, saved: Saved) -> Iterator[Arrays]:
-    """Batches as training would draw them from the run's episodes."""
+def read_batches(logdir: Path, saved: Saved, agent: Agent) -> Iterator[Arrays]:
+    """Batches as training would draw them from the run's episodes; ValueError where these are not
+    what the agent was trained on."""
     directory = logdir / "train_episodes"
     if not directory.is_dir():
         raise ValueError(f"{directory} does not exist: an audit needs the episodes of the run")
     replay = saved.config.replay
     sampling = {k: replay[k] for k in ("minlen", "maxlen", "prioritize_ends")}
-    return Replay(directory, capacity=0, seed=saved.config.seed, **sampling).batches(
-        **saved.config.dataset
-    )
+    keys = [*agent.wm.input_keys, "action"]
+    spaces = {**agent.obs_space, "action": agent.act_space}
+    found = Replay(directory, 0, seed=saved.config.seed, keys=keys, spaces=spaces, **sampling)
+    return found.batches(**saved.config.dataset)
 
 
 class Subject:
@@ -212,10 +216,9 @@ def optimizer_of(module: str) -> str:
 
 
 def measure(
-    saved: Saved, batches: Sequence[Arrays], precisions: Sequence[str]
+    saved: Saved, reference: Subject, batches: Sequence[Arrays], precisions: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Everything that the report says about the batches."""
-    reference = Subject(saved, "32", overrides=False)
+    """Everything that the report says about the batches; `reference` is the agent at float32."""
     results = [reference.update(batch, i) for i, batch in enumerate(batches)]
     print(f"float32: {len(batches)} updates", flush=True)
     redrawn = [reference.update(batch, i + OTHER_DRAWS) for i, batch in enumerate(batches)]

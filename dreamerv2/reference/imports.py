@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
-from common.checkpoint import Checkpoints
+from common.checkpoint import DAMAGE, Checkpoints
 from common.config import Config, flatten, load_yaml
 from common.data.spaces import OneHot
 from common.device import import_tensorflow
@@ -102,7 +101,9 @@ def read_spaces(
         with np.load(paths[0], allow_pickle=False) as file:
             episode = {key: file[key] for key in file.files}
         action = episode.pop("action")
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if action.ndim != 2 or not all(value.ndim for value in episode.values()):
+            raise ValueError("expected rows of each key, and of an action that is a vector")
+    except DAMAGE as error:
         raise ImportRunError(f"{paths[0]} cannot be read: {error}") from error
     size = action.shape[-1]
     ones = (action[1:] == 1).sum(-1) == 1

@@ -60,21 +60,25 @@ class Golden:
         for key in NEEDED:
             if key not in self.arrays:
                 raise ParityError(f"{path} has no {key}")
-        flat, spaces, order = (self._json(key) for key in NEEDED[:3])
+        kinds = (dict, dict, list)
+        flat, spaces, order = map(self._json, NEEDED[:3], kinds)
         config = config_from_reference(flat).update({"precision": 32, **(overrides or {})})
         try:
             obs_space, act_space = spaces_from_json(spaces)
-        except (KeyError, TypeError, ValueError) as error:
+        except (*DAMAGE, AttributeError, TypeError, IndexError, AssertionError) as error:
             raise ParityError(f"{path}: spaces cannot be understood: {error!r}") from None
         self.agent = Agent(config, obs_space, act_space)
         self.variables = reference_variables(self.agent)
         self._load(order)
 
-    def _json(self, key):
+    def _json(self, key, kind):
         try:
-            return json.loads(str(self.arrays[key]))
-        except ValueError as error:
+            found = json.loads(str(self.arrays[key]))
+        except (ValueError, RecursionError) as error:
             raise ParityError(f"{self.path}: {key} is not JSON: {error}") from None
+        if not isinstance(found, kind):
+            raise ParityError(f"{self.path}: {key} is not a {kind.__name__}")
+        return found
 
     def _load(self, order):
         initial = {k.removeprefix("init/"): v for k, v in self.arrays.items() if k[:5] == "init/"}

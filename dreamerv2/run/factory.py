@@ -139,7 +139,9 @@ def make_replay(
             "maxlen": length,
             "memory_gib": gib * EVAL_SHARE,
         }
-    return Replay(directory, seed=seed, keys=[*agent.wm.input_keys, "action"], **settings)
+    keys = [*agent.wm.input_keys, "action"]
+    spaces = {**agent.obs_space, "action": agent.act_space}
+    return Replay(directory, seed=seed, keys=keys, spaces=spaces, **settings)
 
 
 def make_logger(config: Config, show: Callable[[str], None], team: Alone | None = None) -> Logger:

@@ -24,9 +24,12 @@ def reproduce(folder: Path) -> dict[str, float]:
     saved = restore.read_file(path)
     agent = saved.agent()
     arrays, meta = checkpoint.load(path)
-    carry = snapshot.unpack_tensors(snapshot.below("carry", arrays), meta["carry_dtypes"])
-    with np.load(folder / "batch.npz", allow_pickle=False) as file:
-        batch = dict(file)
+    try:
+        carry = snapshot.unpack_tensors(snapshot.below("carry", arrays), meta["carry_dtypes"])
+        with np.load(folder / "batch.npz", allow_pickle=False) as file:
+            batch = {key: file[key] for key in (*agent.wm.input_keys, "action")}
+    except (*checkpoint.DAMAGE, TypeError) as error:
+        raise ValueError(f"{folder}: expected a folder of LOGDIR/failure ({error})") from error
     _, metrics = agent.train(batch, carry or None, saved.agent_steps)
     return {name: float(value) for name, value in metrics.items()}
 

@@ -110,10 +110,9 @@ def read_file(path: Path) -> Saved:
         raise checkpoint.CheckpointError(f"{path}: its configuration: {error}") from error
     try:
         obs_space, act_space = snapshot.restore_spaces(meta["spaces"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        names = tuple(map(str, meta.get("action_names") or ())) or None
+    except (*checkpoint.DAMAGE, TypeError, IndexError, AttributeError, AssertionError) as error:
         raise checkpoint.CheckpointError(f"{path}: its spaces are damaged ({error})") from error
-    names = meta.get("action_names")
-    names = tuple(names) if names else None
     return Saved(path, config, meta["agent_steps"], obs_space, act_space, names, variables, meta)
 
 

@@ -50,7 +50,8 @@ def write(
     arrays = acting(variables)
     if half:
         arrays = {name: value.astype(np.float16) for name, value in arrays.items()}
-    kept = {k: meta[k] for k in ("agent_steps", "updates", "config", "spaces", "action_names")}
+    names = ("agent_steps", "updates", "config", "spaces", "action_names")
+    kept = {name: meta.get(name) for name in names}
     arrays = {f"agent/{name}": value for name, value in arrays.items()}
     checkpoint.save(path, arrays, {**kept, "acting_only": True})
 

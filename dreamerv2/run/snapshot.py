@@ -109,7 +109,7 @@ def check(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any])
 
     path: for the message.
     """
-    types = {"config": Mapping, "spaces": Mapping, "agent_steps": int}
+    types = {"config": Mapping, "spaces": Mapping, "agent_steps": int, "updates": int}
     bad = [key for key, kind in types.items() if not isinstance(meta.get(key), kind)]
     variables = below("agent", arrays)
     if bad or not variables:
