@@ -1,9 +1,10 @@
 """How much runs have seen: `python -m dreamerv2.coverage --logdirs DIR [DIR ...] --out FILE.png`.
 
-Lays a grid over a vector observation, as wide as all runs of a task together have come, and counts
-the cells that the training episodes of each run have entered. Runs of one `expl_behavior` are one
-curve, with its 95 % interval from three seeds on. Exit codes: 0, or 2 for a mistake in what was
-asked for.
+Lays a grid over a vector observation, as wide as all runs of a task together have come or as
+`--bounds` says, and counts the cells that the training episodes of each run have entered. Runs of
+one `expl_behavior` are one curve, with its 95 % interval from three seeds on. Of a vector of two
+numbers there is a map as well: the darker a cell, the more runs saw it. Exit codes: 0, or 2 for a
+mistake in what was asked for.
 """
 
 import argparse
@@ -22,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(argv)
         from dreamerv2.measure import coverage
 
-        text = coverage.report(args.logdirs, args.key, args.cells, args.out)
+        text = coverage.report(
+            args.logdirs, args.key, args.cells, args.out, args.bounds, args.there
+        )
     print(f"{text}\n{args.out}")
     return 0
 
@@ -34,7 +37,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     parser.add_argument("--key", default="vector", help="the observation")
     parser.add_argument("--cells", type=at_least(2), default=10, help="along each of its numbers")
+    parser.add_argument(
+        "--bounds",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="of each of its numbers; None: what the runs saw",
+    )
+    parser.add_argument(
+        "--of",
+        dest="there",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="cells that there are, to show shares of; 0: numbers of cells",
+    )
     args = parser.parse_args(argv)
+    if args.bounds and not args.bounds[0] < args.bounds[1]:
+        low, high = args.bounds
+        raise ValueError(f"--bounds {low:g} {high:g}: expected the lower number first")
     if args.out.suffix not in FORMATS:
         raise ValueError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
     return args

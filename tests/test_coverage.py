@@ -8,21 +8,21 @@ from dreamerv2.measure import coverage
 
 
 def run(directory, episodes, behavior, repeat=1):
-    """A logdir with episodes of a vector of one number."""
+    """A logdir with episodes of a vector: one number a row, or a list of them."""
     (directory / "train_episodes").mkdir(parents=True)
     settings = f"task: gym_line\nexpl_behavior: {behavior}\naction_repeat: {repeat}\n"
     (directory / "config.yaml").write_text(settings)
     for number, rows in enumerate(episodes):
-        vector = np.array(rows, np.float32)[:, None]
+        vector = np.array(rows, np.float32).reshape(len(rows), -1)
         np.savez(directory / "train_episodes" / f"{number}.npz", vector=vector, reward=vector[:, 0])
     return directory
 
 
 def test_every_cell_counts_once_after_the_episode_that_entered_it(tmp_path):
     seen = coverage.read(run(tmp_path / "a", [[0, 1, 2, 1], [2, 3, 10]], "Random", 4), "vector")
-    low, width = coverage.grid([seen], cells=10)
-    np.testing.assert_array_equal([*low, *width], [0, 1])
-    np.testing.assert_array_equal(coverage.counts(seen, low, width), [3, 5])
+    grid = coverage.make_grid([seen], cells=10)
+    np.testing.assert_array_equal([*grid.low, *grid.high], [0, 10])
+    np.testing.assert_array_equal(coverage.counts(seen, grid), [3, 5])
     np.testing.assert_array_equal(seen.frames, [12, 20])
 
 
@@ -44,9 +44,38 @@ def test_the_table_compares_behaviours_on_one_grid_as_far_as_all_have_come(tmp_p
     assert out.stat().st_size > 5000
 
 
+def test_bounds_set_the_grid_and_what_lies_outside_counts_for_its_edge(tmp_path):
+    seen = coverage.read(run(tmp_path / "a", [[-3, 0.1, 0.9, 5, 9]], "Random"), "vector")
+    grid = coverage.make_grid([seen], cells=4, bounds=(0, 4))
+    np.testing.assert_array_equal(grid.of(seen.rows[0])[:, 0], [0, 0, 0, 3, 3])
+    np.testing.assert_array_equal(coverage.counts(seen, grid), [2])
+
+
+def test_the_map_shows_where_a_run_was_until_an_env_frame(tmp_path):
+    episodes = [[[0, 0], [0, 1]], [[2, 0], [2, 2]]]
+    seen = coverage.read(run(tmp_path / "a", episodes, "Random"), "vector")
+    grid = coverage.make_grid([seen], cells=3)
+    expected = np.zeros((3, 3))
+    expected[0, :2] = 1
+    np.testing.assert_array_equal(coverage.visited(seen, grid, end=1), expected)
+    expected[2, [0, 2]] = 1
+    np.testing.assert_array_equal(coverage.visited(seen, grid, end=2), expected)
+
+
+def test_shares_are_of_the_cells_that_there_are(tmp_path, capsys):
+    names = [str(run(tmp_path / f"{i}", [[[0, 0], [0, i]]], "Random")) for i in range(3)]
+    out = str(tmp_path / "seen.png")
+    flags = ["--out", out, "--cells", "3", "--bounds", "0", "3", "--of", "8"]
+    assert command.main(["--logdirs", *names, *flags]) == 0
+    mean = (1 + 2 + 2) / 3 / 8
+    assert f"{100 * mean:.3g} [12.5, 25] % of 8 cells" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
+        (["--bounds", "2", "1"], "--bounds 2 1: expected the lower number first"),
+        (["--of", "-1"], "--of: got -1, expected a whole number from 0 on"),
         (["--key", "position"], "--key position: "),
         (["--cells", "1"], "--cells: got 1, expected a whole number from 2 on"),
         (["--out", "seen.gif"], "--out seen.gif: expected a name that ends in"),

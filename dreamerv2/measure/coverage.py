@@ -1,9 +1,9 @@
 """How much of an observation space runs have seen: cells of a grid over a vector observation."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,11 @@ from common.report.figures import COLORS, figure, plain
 from common.report.stats import FEWEST_RUNS, bootstrap_mean
 from common.report.tables import number, table, with_interval
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+POINTS = 50  # of a curve
+
 
 class Seen(NamedTuple):
     """The training episodes of one run, in their order."""
@@ -21,6 +26,38 @@ class Seen(NamedTuple):
     behavior: str  # `expl_behavior`
     frames: np.ndarray  # int [E], env frames at the end of each episode
     rows: list[np.ndarray]  # E times float [T, D]
+
+
+class Grid(NamedTuple):
+    """Cells over a vector observation, the same number along each of its numbers."""
+
+    low: np.ndarray  # float [D]
+    high: np.ndarray  # float [D]
+    cells: int
+    there: int  # cells that there are; 0: not known
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """The cell of each row, int `[T, D]`; what lies outside counts for the cell at the edge."""
+        width = np.maximum(self.high - self.low, 1e-9) / self.cells
+        return np.clip(np.floor((rows - self.low) / width).astype(int), 0, self.cells - 1)
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return f"% of {self.there} cells" if self.there else "cells"
+
+    def counted(self, cells: np.ndarray) -> np.ndarray:
+        """Numbers of cells in that unit."""
+        return 100 * cells / self.there if self.there else cells
+
+
+class Group(NamedTuple):
+    """Runs of one behaviour on one task, as far as all runs of the task have come."""
+
+    behavior: str
+    frames: np.ndarray  # float [POINTS]
+    seen: np.ndarray  # float [R, POINTS], cells
+    visits: np.ndarray | None  # float [cells, cells], share of the runs that saw it; D = 2 only
 
 
 def read(logdir: Path, key: str) -> Seen:
@@ -62,69 +99,137 @@ def _vector(path: Path, key: str) -> np.ndarray:
     return found
 
 
-def grid(runs: Sequence[Seen], cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the grid starts and how wide a cell is, `[D]` each: what all runs saw, in `cells`."""
+def make_grid(
+    runs: Sequence[Seen], cells: int, bounds: Sequence[float] | None = None, there: int = 0
+) -> Grid:
+    """The grid over what all runs saw, or from one bound to the other along each number."""
     both = np.concatenate([rows for run in runs for rows in run.rows])
     low, high = both.min(0), both.max(0)
-    return low, np.maximum(high - low, 1e-9) / cells
+    if bounds:
+        low, high = np.full_like(low, bounds[0]), np.full_like(high, bounds[1])
+    return Grid(low, high, cells, there)
 
 
-def counts(run: Seen, low: np.ndarray, width: np.ndarray) -> np.ndarray:
+def counts(run: Seen, grid: Grid) -> np.ndarray:
     """Cells that the run had seen after each episode, int `[E]`."""
     seen: set[tuple[int, ...]] = set()
     result = []
     for rows in run.rows:
-        seen |= set(map(tuple, ((rows - low) / width).astype(int)))
+        seen |= set(map(tuple, grid.of(rows)))
         result.append(len(seen))
     return np.array(result)
 
 
-def report(logdirs: Sequence[Path], key: str, cells: int, out: Path) -> str:
-    """Draws the curves of all runs into `out`; returns a table of where they ended."""
-    tasks: dict[str, dict[str, list[Seen]]] = defaultdict(lambda: defaultdict(list))
+def visited(run: Seen, grid: Grid, end: int) -> np.ndarray:
+    """Whether the run entered each cell of a vector of two numbers until env frame `end`."""
+    result = np.zeros((grid.cells, grid.cells), bool)
+    for rows, frame in zip(run.rows, run.frames, strict=True):
+        if frame <= end:
+            result[tuple(grid.of(rows).T)] = True
+    return result
+
+
+def report(
+    logdirs: Sequence[Path],
+    key: str,
+    cells: int,
+    out: Path,
+    bounds: Sequence[float] | None = None,
+    there: int = 0,
+) -> str:
+    """Draws the curves of all runs into `out`; returns a table of where they ended.
+
+    Args:
+        bounds: see `make_grid`. there: how many cells can be entered; the shares of them are given.
+    """
+    tasks: dict[str, list[Seen]] = defaultdict(list)
     for logdir in logdirs:
         run = read(logdir, key)
-        tasks[run.task][run.behavior].append(run)
+        tasks[run.task].append(run)
+    grids = {task: make_grid(runs, cells, bounds, there) for task, runs in tasks.items()}
+    groups = {task: _groups(runs, grids[task]) for task, runs in tasks.items()}
+    _draw(groups, grids, key, out)
     rows = [("task", "acts", "runs", "env frames", "cells seen: mean [95 % interval]")]
-    with figure(out, 5.2 * len(tasks), 3.6) as drawing:
-        for axes, (task, groups) in zip(
-            drawing.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True
-        ):
-            for (behavior, curves), color in zip(_curves(groups, cells), COLORS, strict=False):
-                _draw(axes, curves, color, behavior)
-                last = [values[-1] for _, values in curves]
-                low, high = _interval(last)
-                mean = with_interval(float(np.mean(last)), low, high)
-                frames = number(float(curves[0][0][-1]))
-                rows.append((task, behavior, str(len(last)), frames, mean))
-            axes.set(title=task, xlabel="env frames", ylabel=f"cells of {key} seen", ylim=(0, None))
-            axes.legend(frameon=False)
-            plain(axes)
+    for task, found in groups.items():
+        for group in found:
+            last = grids[task].counted(group.seen[:, -1])
+            mean = with_interval(float(np.mean(last)), *_interval(last))
+            if there:
+                mean += f" {grids[task].unit}"
+            frames = number(float(group.frames[-1]))
+            rows.append((task, group.behavior, str(len(last)), frames, mean))
     return table(rows)
 
 
-def _curves(groups: Mapping[str, list[Seen]], cells: int) -> Iterator:
-    """(behaviour, curves): env frames and cells seen of each run, as far as all runs have come."""
-    runs = [run for group in groups.values() for run in group]
+def _groups(runs: Sequence[Seen], grid: Grid) -> list[Group]:
+    """The runs of one task by behaviour, in the order in which they were named."""
     end = min(run.frames[-1] for run in runs)
-    low, width = grid(runs, cells)
-    at = np.linspace(0, end, 50)
-    for behavior, group in groups.items():
-        yield (
+    at = np.linspace(0, end, POINTS)
+    found: dict[str, list[Seen]] = defaultdict(list)
+    for run in runs:
+        found[run.behavior].append(run)
+    flat = len(grid.low) == 2
+    return [
+        Group(
             behavior,
-            [(at, np.interp(at, [0, *run.frames], [0, *counts(run, low, width)])) for run in group],
+            at,
+            np.stack([np.interp(at, [0, *run.frames], [0, *counts(run, grid)]) for run in group]),
+            np.mean([visited(run, grid, end) for run in group], axis=0) if flat else None,
         )
+        for behavior, group in found.items()
+    ]
 
 
-def _draw(axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], color: str, label: str) -> None:
-    at, all_values = curves[0][0], np.stack([values for _, values in curves])
-    axes.plot(at, all_values.T, color=color, lw=0.6, alpha=0.5)
-    axes.plot(at, all_values.mean(0), color=color, label=f"{label}, {len(curves)} seeds")
-    if len(curves) >= FEWEST_RUNS:
-        axes.fill_between(at, *bootstrap_mean(all_values, 0), color=color, alpha=0.15, lw=0)
+def _draw(
+    groups: Mapping[str, Sequence[Group]], grids: Mapping[str, Grid], key: str, out: Path
+) -> None:
+    """One row per task: the curves and, for a vector of two numbers, a map per behaviour."""
+    maps = max(sum(g.visits is not None for g in found) for found in groups.values())
+    with figure(out, 5.2 + 3.2 * maps, 3.6 * len(groups)) as drawing:
+        panels = drawing.subplots(
+            len(groups), 1 + maps, squeeze=False, width_ratios=[1.5] + [1] * maps
+        )
+        for (curves, *places), (task, found) in zip(panels, groups.items(), strict=True):
+            _draw_curves(curves, found, grids[task])
+            curves.set(title=task, ylabel=f"{grids[task].unit} seen")
+            for axes in places:
+                axes.set_axis_off()
+            for axes, group in zip(places, found, strict=False):
+                _draw_map(axes, group, grids[task], key)
 
 
-def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+def _draw_curves(axes: "Axes", groups: Sequence[Group], grid: Grid) -> None:
+    """Cells seen against env frames: each run, and the mean with its interval."""
+    for group, color in zip(groups, COLORS, strict=False):
+        at, values = group.frames, grid.counted(group.seen)
+        axes.plot(at, values.T, color=color, lw=0.6, alpha=0.5)
+        axes.plot(at, values.mean(0), color=color, label=f"{group.behavior}, {len(values)} seeds")
+        if len(values) >= FEWEST_RUNS:
+            axes.fill_between(at, *bootstrap_mean(values, 0), color=color, alpha=0.15, lw=0)
+    axes.set(xlabel="env frames", ylim=(0, None))
+    axes.legend(frameon=False)
+    plain(axes)
+
+
+def _draw_map(axes: "Axes", group: Group, grid: Grid, key: str) -> None:
+    """The cells that a behaviour saw: the darker, the more of its runs."""
+    if group.visits is None:
+        return
+    (left, bottom), (right, top) = grid.low, grid.high
+    axes.set_axis_on()
+    axes.imshow(
+        group.visits.T,
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        origin="lower",
+        extent=(left, right, bottom, top),
+        aspect="auto",
+    )
+    axes.set(title=f"{group.behavior}: cells seen", xlabel=f"{key}[0]", ylabel=f"{key}[1]")
+
+
+def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
     if len(values) < FEWEST_RUNS:
         return None, None
     low, high = bootstrap_mean(values)
