@@ -7,28 +7,42 @@ from docs.exploration import grid, valley
 RIGHT, LEFT, DOWN, UP = range(4)
 
 
-def test_the_corridor_has_71_cells_and_can_be_walked_within_one_episode():
-    env = grid.snake()
-    observation, _ = env.reset()
-    places = {tuple(observation["place"])}
-    way = [*[RIGHT] * 10, DOWN, DOWN, *[LEFT] * 10, DOWN, DOWN] * 2 + [RIGHT] * 10 + [DOWN] * 2
-    for action in [*way, *[LEFT] * 10]:
-        observation, reward, terminated, truncated, _ = env.step(action)
-        assert reward == 0 and not terminated and not truncated
-        places.add(tuple(observation["place"]))
-    assert len(places) == sum(row.count(".") + row.count("S") for row in grid.SNAKE) == 71
-    assert tuple(observation["place"]) == (0, 0)
+def cell(observation):
+    """Column and height of the walk."""
+    return tuple(np.round((observation + 1) / 2 * 16).astype(int))
 
 
-def test_walls_and_borders_stop_a_move_and_the_episode_ends_after_100():
-    env = grid.snake()
-    start, _ = env.reset()
-    for action in (LEFT, UP, DOWN):
-        np.testing.assert_array_equal(env.step(action)[0]["place"], start["place"])
-    observation = env.step(RIGHT)[0]
-    np.testing.assert_array_equal(observation["place"], [1, 10])
-    np.testing.assert_array_equal(np.flatnonzero(observation["vector"]), [0, 11 + 1])
-    assert [env.step(UP)[3] for _ in range(96)] == [False] * 95 + [True]
+def test_every_one_of_237_cells_can_be_reached():
+    walls = np.array([[c == "#" for c in row] for row in grid.ROOMS])
+    reached = np.zeros_like(walls)
+    reached[0, 0] = True
+    for _ in range(walls.size):
+        wide = np.pad(reached, 1)
+        around = wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
+        reached |= around & ~walls
+    assert reached.sum() == (~walls).sum() == 237
+
+
+def test_walls_and_borders_stop_a_move_and_doors_let_pass():
+    env = grid.rooms()
+    assert cell(env.reset()[0]) == (0, 16)
+    for action in (LEFT, UP):
+        assert cell(env.step(action)[0]) == (0, 16)
+    for _ in range(6):
+        observation = env.step(RIGHT)[0]
+    assert cell(observation) == (4, 16)  # the wall
+    for action in (DOWN, DOWN, RIGHT, RIGHT):
+        observation, reward, *_ = env.step(action)
+        assert env.observation_space.contains(observation) and reward == 0
+    assert cell(observation) == (6, 14)  # through the door
+
+
+def test_the_walk_starts_again_after_100_steps():
+    env = grid.rooms()
+    env.reset()
+    ends = [env.step(RIGHT)[2:4] for _ in range(100)]
+    assert ends == [(False, False)] * 99 + [(False, True)]
+    assert cell(env.reset()[0]) == (0, 16)
 
 
 def test_the_valley_has_no_reward_and_numbers_from_minus_one_to_one():
