@@ -204,9 +204,10 @@ def draw(
                     lines += _draw_terms(axes, labelled, x, log)
                 if published and metric.endswith("_return"):
                     _draw_published(axes, task, curve=log)
-                axes.set(xscale="log" if log else "linear", ylabel=metric)
+                axes.set(xscale="log" if log else "linear")
+                axes.set_title(metric, loc="left", fontsize="small")  # some names are long
                 plain(axes)
-            panels[0, column].set_title(task)
+            panels[0, column].set_title(task, loc="right")
             panels[0, column].legend(fontsize="small")
             panels[-1, column].set_xlabel(X_LABELS[x])
     return lines
