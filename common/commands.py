@@ -84,6 +84,13 @@ class Parser(argparse.ArgumentParser):
             help="makes the environment to play in; None: what the agent was trained on",
         )
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As its base class; ValueError for bytes that are no UTF-8, which no report can name."""
+        for word in sys.argv[1:] if args is None else args:
+            if not word.isascii() and word.encode(errors="ignore").decode() != word:
+                raise ValueError(f"got {word!r}, expected UTF-8")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
@@ -92,7 +99,10 @@ def directory(text: str) -> Path:
     """A type for `add_argument`: a path, `~` resolved."""
     if not text:
         raise argparse.ArgumentTypeError("got nothing, expected a directory")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"got {text}, but there is no such user") from None
 
 
 def at_least(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:

@@ -24,6 +24,8 @@ from ruamel.yaml.error import YAMLError
 
 from common.files import write_atomically
 
+# What ruamel.yaml raises for a text that is none, or for a value that is not of its tag.
+_NO_YAML = (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 MOST_LEVELS = 20  # of sections; a YAML file may refer to itself
 
 
@@ -104,6 +106,7 @@ def string(pattern: str = "(?s:.*)", expected: str = "a string") -> Kind:
     def convert(value):
         if not isinstance(value, str):
             raise TypeError
+        value.encode()  # ValueError for bytes of a command line that are no UTF-8
         if not re.fullmatch(pattern, value):
             raise ValueError
         return value
@@ -117,6 +120,7 @@ def checked(check: Callable[[str], Any], expected: str) -> Kind:
     def convert(value):
         if not isinstance(value, str):
             raise TypeError
+        value.encode()
         check(value)
         return value
 
@@ -129,6 +133,7 @@ def regex() -> Kind:
     def convert(value):
         try:
             re.compile(value)
+            value.encode()
         except re.error as error:
             raise ValueError from error
         return value
@@ -415,7 +420,7 @@ def parse_yaml(text: str) -> Any:
     """The value of a YAML 1.2 text, or the text itself when it is not YAML."""
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+    except _NO_YAML:
         return text
 
 
@@ -423,7 +428,7 @@ def load_yaml(path: str | os.PathLike) -> dict[str, Any]:
     """The mapping in a YAML file; ConfigError that names the file if there is none in it."""
     try:
         values = YAML(typ="safe", pure=True).load(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
+    except _NO_YAML as error:
         raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a mapping from keys to values")

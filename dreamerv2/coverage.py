@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.commands import MISTAKES, Parser, at_least, directory, one_line_errors
+from common.data.rows import LARGEST
 
 FORMATS = (".png", ".svg", ".pdf")
+MOST_CELLS = 1000  # along each number: a map has the square of it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--logdirs", type=directory, nargs="+", required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     parser.add_argument("--key", default="vector", help="the observation")
-    parser.add_argument("--cells", type=at_least(2), default=10, help="along each of its numbers")
+    parser.add_argument(
+        "--cells", type=at_least(2, MOST_CELLS), default=10, help="along each of its numbers"
+    )
     parser.add_argument(
         "--bounds",
         type=float,
@@ -53,9 +57,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="cells that there are, to show shares of; 0: numbers of cells",
     )
     args = parser.parse_args(argv)
-    if args.bounds and not args.bounds[0] < args.bounds[1]:
-        low, high = args.bounds
+    low, high = args.bounds or (0, 1)
+    if not low < high:
         raise ValueError(f"--bounds {low:g} {high:g}: expected the lower number first")
+    if max(-low, high) > LARGEST:
+        raise ValueError(f"--bounds {low:g} {high:g}: expected numbers up to {LARGEST:g}")
     if args.out.suffix not in FORMATS:
         raise ValueError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
     return args

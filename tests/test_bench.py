@@ -147,6 +147,13 @@ def test_settings_that_the_author_does_not_know_are_named(checkout):
         timing.measure_author(folder, make_config(["atari"], {"encoder.image_net": "mlp"}), {})
 
 
+@pytest.mark.parametrize("text", ["", "defaults: [", "other: {}"])
+def test_configs_of_the_author_that_are_none_are_refused_before_anything_is_timed(checkout, text):
+    (checkout / "dreamerv2" / "configs.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"configs\.yaml"):
+        timing.author_folder(checkout)
+
+
 def test_code_that_does_not_run_is_said_with_its_last_line(checkout):
     folder = timing.author_folder(checkout)
     (folder / "agent.py").write_text("import no_such_package_here")

@@ -8,7 +8,7 @@ import pytest
 
 import common
 import dreamerv2
-from common.commands import Parser, at_least, one_line_errors
+from common.commands import Parser, at_least, directory, one_line_errors
 from dreamerv2 import __main__ as front
 
 
@@ -68,6 +68,17 @@ def test_a_mistake_of_the_user_is_one_line_and_other_errors_are_not_hidden(capsy
     assert capsys.readouterr().err == "error: two lines\n"
     with pytest.raises(KeyError), one_line_errors(ValueError):
         raise KeyError
+
+
+def test_bytes_that_are_no_utf_8_are_refused():
+    parser = Parser("name", "what it does", run=False)
+    parser.add_argument("--out")
+    assert parser.parse_args(["--out", "ä.png"]).out == "ä.png"
+    parser.add_argument("--logdir", type=directory)
+    with pytest.raises(ValueError, match="got ~no-such-user/x, but there is no such user"):
+        parser.parse_args(["--logdir", "~no-such-user/x"])
+    with pytest.raises(ValueError, match=r"got '\\udcff.png', expected UTF-8"):
+        parser.parse_args(["--out", "\udcff.png"])
 
 
 def test_a_parser_raises_what_it_finds_wrong():

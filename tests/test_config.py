@@ -205,6 +205,10 @@ def test_flags(config, argv, key, value):
         (["--steps"], "--steps has no value"),
         (["--steps", "ten"], "steps: 'ten' is not accepted; expected a whole number"),
         (["--steps", "1", "2"], "steps: '1 2' is not accepted; expected a whole number"),
+        (["--steps", '!!int ""'], "steps: .* is not accepted; expected a whole number"),
+        (["--steps", "!!bool x"], "steps: .* is not accepted; expected a whole number"),
+        (["--steps", "[" * 5000], "steps: .* is not accepted; expected a whole number"),
+        (["--rssm.act", "\udcff"], "rssm.act: .* is not accepted; expected a string"),
         (["--jit", "1"], "jit: 1 is not accepted; expected True or False"),
         (["--encoder.kernels", "[1"], "encoder.kernels: .* expected a list"),
         (["--stepps", "1"], "unknown key stepps; did you mean steps?"),
@@ -232,7 +236,7 @@ def test_saved_values_load_and_no_partial_file_is_left(config, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1", "", "\x00"])
+@pytest.mark.parametrize("text", ["a: [1", "- 1", "", "\x00", "a: !!bool x", "[" * 5000])
 def test_a_file_that_is_no_configuration_is_named(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)

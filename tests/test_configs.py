@@ -327,6 +327,7 @@ def test_every_number_has_bounds():
         ("--seed 9223372036854775808", "seed: .* from 0 to 2147483647"),
         (f"--seed 1{'0' * 400}", r"seed: 1000.*\.\.\..* from 0 to 2147483647"),
         ("--rssm &a{act:&a}", "rssm"),
+        ("--logdir ~no-such-user/x", "logdir: ~no-such-user/x, but there is no such user"),
     ],
 )
 def test_nonsense_is_one_line_before_anything_is_built(flags, message):

@@ -18,6 +18,26 @@ def run(directory, episodes, behavior, repeat=1):
     return directory
 
 
+@pytest.mark.parametrize(
+    ("vector", "repeat", "message"),
+    [
+        (np.full((3, 1), 1e300), 1, "1.npz: vector is 1e+300 in row 0"),
+        (np.zeros((0, 1)), 1, "1.npz: vector is empty"),
+        (np.zeros((3, 2)), 1, "episodes of gym_line hold vectors of sizes [1, 2]"),
+        (np.zeros((3, 1), "i4,f4"), 1, "1.npz: damaged"),
+        (np.zeros((3, 1)), 10**30, "action_repeat 1000000000000000000000000000000: expected"),
+    ],
+)
+def test_an_episode_that_no_run_stores_is_one_line(tmp_path, capsys, vector, repeat, message):
+    logdir = run(tmp_path / "a", [[0, 1]], "Random", repeat)
+    np.savez(logdir / "train_episodes" / "1.npz", vector=vector)
+    with pytest.raises(SystemExit) as exit:
+        command.main(["--logdirs", str(logdir), "--out", str(tmp_path / "a.png")])
+    assert exit.value.code == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert message in error
+
+
 def test_every_cell_counts_once_after_the_episode_that_entered_it(tmp_path):
     seen = coverage.read(run(tmp_path / "a", [[0, 1, 2, 1], [2, 3, 10]], "Random", 4), "vector")
     grid = coverage.make_grid([seen], cells=10)
@@ -75,6 +95,8 @@ def test_shares_are_of_the_cells_that_there_are(tmp_path, capsys):
     "flags, message",
     [
         (["--bounds", "2", "1"], "--bounds 2 1: expected the lower number first"),
+        (["--bounds", "0", "inf"], "--bounds 0 inf: expected numbers up to 1e+15"),
+        (["--cells", "1001"], "--cells: got 1001, expected a whole number from 2 to 1000"),
         (["--of", "-1"], "--of: got -1, expected a whole number from 0 on"),
         (["--key", "position"], "--key position: "),
         (["--cells", "1"], "--cells: got 1, expected a whole number from 2 on"),
@@ -103,7 +125,7 @@ def test_an_episode_that_is_damaged_is_named(tmp_path, content):
         content = path.read_bytes()[: path.stat().st_size // 2]
     if content != "nan":
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"1\.npz: (damaged|vector is not finite)"):
+    with pytest.raises(ValueError, match=r"1\.npz: (damaged|vector is nan in row 0)"):
         coverage.read(logdir, "vector")
 
 

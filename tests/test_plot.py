@@ -156,6 +156,12 @@ def test_the_figure_shows_the_values(tmp_path):
     assert np.corrcoef(*first_colour(out))[0, 1] < -0.99
 
 
+def test_names_are_shown_as_they_are_and_are_no_formulas(tmp_path):
+    run = make_run(tmp_path / "$x^{", task="gym_$y^{\0")
+    curves.draw(tmp_path / "a.png", curves.grouped([run]), ["train_return"], "frames", False)
+    assert (tmp_path / "a.png").exists()
+
+
 def test_a_single_value_shows_as_a_dot(tmp_path):
     """An evaluation is often the only one of its run."""
     rows = [{"step": step, "train_return": step, "eval_return": 7.0} for step in (100, 200)]

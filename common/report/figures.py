@@ -35,6 +35,11 @@ def figure(path: Path, width: float, height: float, dpi: int = DPI) -> Iterator[
         drawing.savefig(file, format=path.suffix[1:])
 
 
+def verbatim(text: str) -> str:
+    """A text that others chose, as a figure shows it: no formula, and what no font has is `?`."""
+    return "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
+
+
 def whole_numbers(*axes: "Axis") -> None:
     """Ticks of these axes at whole numbers only."""
     from matplotlib.ticker import MaxNLocator

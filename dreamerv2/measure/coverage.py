@@ -9,7 +9,8 @@ import numpy as np
 
 from common import config as cfg
 from common.checkpoint import DAMAGE
-from common.report.figures import COLORS, figure, plain
+from common.data.rows import problem
+from common.report.figures import COLORS, figure, plain, verbatim
 from common.report.stats import FEWEST_RUNS, bootstrap_mean
 from common.report.tables import number, table, with_interval
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POINTS = 50  # of a curve
+MOST_FRAMES = 1000  # of an agent step
 
 
 class Seen(NamedTuple):
@@ -74,8 +76,11 @@ def read(logdir: Path, key: str) -> Seen:
     if not rows:
         raise ValueError(f"--logdirs {logdir}: expected a run with episodes, found none")
     repeat = settings.get("action_repeat", 1)
-    if not isinstance(repeat, int):
-        raise ValueError(f"{logdir}/config.yaml: action_repeat {repeat!r}: expected a whole number")
+    if not isinstance(repeat, int) or not 1 <= repeat <= MOST_FRAMES:
+        raise ValueError(
+            f"{logdir}/config.yaml: action_repeat {repeat!r}: expected a whole number from 1 to "
+            f"{MOST_FRAMES}"
+        )
     frames = np.cumsum(lengths) * repeat
     behavior = str(settings.get("expl_behavior", "greedy"))
     return Seen(str(settings.get("task", "unknown task")), behavior, frames, rows)
@@ -90,19 +95,26 @@ def _vector(path: Path, key: str) -> np.ndarray:
             else:
                 vectors = [name for name in file.files if file[name].ndim == 2]
                 found = None
-    except DAMAGE as error:
+    except (*DAMAGE, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error})") from error
     if found is None:
         raise ValueError(f"--key {key}: {path} has no such vector, only {', '.join(vectors)}")
-    if not np.isfinite(found).all():
-        raise ValueError(f"{path}: {key} is not finite")
+    broken = problem({key: found})
+    if broken or not found.size:
+        raise ValueError(f"{path}: {broken or f'{key} is empty'}")
     return found
 
 
 def make_grid(
     runs: Sequence[Seen], cells: int, bounds: Sequence[float] | None = None, there: int = 0
 ) -> Grid:
-    """The grid over what all runs saw, or from one bound to the other along each number."""
+    """The grid over what all runs saw, or from one bound to the other along each number.
+
+    ValueError for vectors of different sizes.
+    """
+    sizes = sorted({rows.shape[1] for run in runs for rows in run.rows})
+    if len(sizes) > 1:
+        raise ValueError(f"--logdirs: episodes of {runs[0].task} hold vectors of sizes {sizes}")
     both = np.concatenate([rows for run in runs for rows in run.rows])
     low, high = both.min(0), both.max(0)
     if bounds:
@@ -191,7 +203,7 @@ def _draw(
         )
         for (curves, *places), (task, found) in zip(panels, groups.items(), strict=True):
             _draw_curves(curves, found, grids[task])
-            curves.set(title=task, ylabel=f"{grids[task].unit} seen")
+            curves.set(title=verbatim(task), ylabel=f"{grids[task].unit} seen")
             for axes in places:
                 axes.set_axis_off()
             for axes, group in zip(places, found, strict=False):
@@ -203,7 +215,8 @@ def _draw_curves(axes: "Axes", groups: Sequence[Group], grid: Grid) -> None:
     for group, color in zip(groups, COLORS, strict=False):
         at, values = group.frames, grid.counted(group.seen)
         axes.plot(at, values.T, color=color, lw=0.6, alpha=0.5)
-        axes.plot(at, values.mean(0), color=color, label=f"{group.behavior}, {len(values)} seeds")
+        label = verbatim(f"{group.behavior}, {len(values)} seeds")
+        axes.plot(at, values.mean(0), color=color, label=label)
         if len(values) >= FEWEST_RUNS:
             axes.fill_between(at, *bootstrap_mean(values, 0), color=color, alpha=0.15, lw=0)
     axes.set(xlabel="env frames", ylim=(0, None))
@@ -226,7 +239,8 @@ def _draw_map(axes: "Axes", group: Group, grid: Grid, key: str) -> None:
         extent=(left, right, bottom, top),
         aspect="auto",
     )
-    axes.set(title=f"{group.behavior}: cells seen", xlabel=f"{key}[0]", ylabel=f"{key}[1]")
+    title, x, y = map(verbatim, (f"{group.behavior}: cells seen", f"{key}[0]", f"{key}[1]"))
+    axes.set(title=title, xlabel=x, ylabel=y)
 
 
 def _interval(values: np.ndarray) -> tuple[float | None, float | None]:

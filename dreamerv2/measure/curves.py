@@ -10,7 +10,7 @@ import numpy as np
 
 from common import config as cfg
 from common.log.metrics import Row, read_metrics
-from common.report.figures import COLORS, DASHES, figure, plain
+from common.report.figures import COLORS, DASHES, figure, plain, verbatim
 from common.report.stats import FEWEST_RUNS, bootstrap_mean
 from dreamerv2.measure.explain import METRIC, TERMS, with_terms
 from dreamerv2.play.scores import KNOWN
@@ -205,9 +205,11 @@ def draw(
                 if published and metric.endswith("_return"):
                     _draw_published(axes, task, curve=log)
                 axes.set(xscale="log" if log else "linear")
-                axes.set_title(metric, loc="left", fontsize="small")  # some names are long
+                axes.set_title(
+                    verbatim(metric), loc="left", fontsize="small"
+                )  # some names are long
                 plain(axes)
-            panels[0, column].set_title(task, loc="right")
+            panels[0, column].set_title(verbatim(task), loc="right")
             panels[0, column].legend(fontsize="small")
             panels[-1, column].set_xlabel(X_LABELS[x])
     return lines
@@ -244,7 +246,7 @@ def _draw_terms(axes, labelled: dict[str, list[Run]], x: str, log: bool) -> list
 
 
 def _draw_curve(axes, drawn: Curve, color: str) -> None:
-    axes.plot(drawn.x, drawn.mean, color=color, label=drawn.label)
+    axes.plot(drawn.x, drawn.mean, color=color, label=verbatim(drawn.label))
     dots = alone(drawn.mean)  # a line needs two points
     axes.plot(drawn.x[dots], drawn.mean[dots], "o", color=color, ms=4)
     if len(drawn.seeds) > 1:

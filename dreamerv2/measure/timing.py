@@ -82,6 +82,8 @@ def author_folder(path: Path) -> Path:
     """Where `agent.py` of the author's code is in its checkout; ValueError where it is not."""
     for folder in (path, path / "dreamerv2"):
         if all((folder / name).is_file() for name in ("agent.py", "configs.yaml")):
+            if not isinstance(cfg.load_yaml(folder / "configs.yaml").get("defaults"), dict):
+                raise ValueError(f"--against: {folder / 'configs.yaml'} has no block defaults")
             return folder
     raise ValueError(f"--against {path}: expected agent.py and configs.yaml of the author's code")
 

@@ -150,8 +150,12 @@ def make_config(blocks: Sequence[str], overrides: Mapping[str, Any] | None = Non
 
 
 def load_config(path: str | pathlib.Path) -> cfg.Config:
-    """A saved `config.yaml`, checked against today's keys and types."""
-    return defaults().update(cfg.load_yaml(path))
+    """A saved `config.yaml`, checked against today's keys and types; ConfigError names it."""
+    values = cfg.load_yaml(path)
+    try:
+        return defaults().update(values)
+    except cfg.ConfigError as error:
+        raise cfg.ConfigError(f"{path}: {error}") from error
 
 
 def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
@@ -180,7 +184,10 @@ def parse_args(argv: Sequence[str], command: str = "train") -> Arguments:
     names = {name for name, _ in flags}
     if {"env", "task"} <= names:
         raise cfg.ConfigError("--env and --task exclude each other: both name what to train on")
-    saved = pathlib.Path(config.logdir).expanduser() / "config.yaml"
+    try:
+        saved = pathlib.Path(config.logdir).expanduser() / "config.yaml"
+    except RuntimeError:
+        raise cfg.ConfigError(f"logdir: {config.logdir}, but there is no such user") from None
     if not blocks and saved.is_file():
         return Arguments(_named(load_config(saved).update_flags(flags), names), blocks)
     return Arguments(_named(config, names), blocks or DEFAULT_BLOCKS)

@@ -1,5 +1,6 @@
 """kill -9: what is on disk is whole, and the same command goes on."""
 
+import collections
 import os
 import random
 import signal
@@ -8,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+from follow import PATIENCE, PHASES, Follower
 from outcome import ROOT, Outcome, damaged, start
-from signals import wait_for_line
 
 from common import checkpoint
 from common.files import sweep_temporary
 
+AIMS = (*PHASES, "save")
+# How long after a phase began a kill comes at most; the next one may have begun by then.
+SECONDS = {"start": 8, "prefill": 1, "compile": 3, "train": 3, "eval": 0.5, "save": 0.002}
 # Saves as fast as it can; the number in the meta is that in the arrays.
 WRITER = """
 import pathlib, sys
@@ -53,26 +57,60 @@ def kills_in_writes(trials: int, where: Path) -> Outcome:
 
 
 def kills_in_runs(trials: int, where: Path) -> Outcome:
-    """One run, killed and started again; its steps never go back below a checkpoint."""
-    outcome, rng = Outcome(), random.Random(1)
-    logdir, last = where / "run", 0
-    for trial in range(trials):
-        process = start(logdir, "--steps", "1000000")
-        # Half of the kills come while the run starts, the others while it trains.
-        phase = rng.choice(["start", "train"]) if trial else "train"
-        if phase == "train":
-            wait_for_line(process, "train")
-        time.sleep(rng.uniform(0, 8 if phase == "start" else 3))
-        os.kill(process.pid, signal.SIGKILL)
-        _, err = process.communicate()
+    """One run, killed and started again: no episode goes, no step below a checkpoint is lost."""
+    outcome, rng, hit = Outcome(), random.Random(1), collections.Counter()
+    logdir = where / "run"
+    checkpoints = checkpoint.Checkpoints(logdir / "checkpoints", keep=2)
+    last, episodes = -1, set[str]()
+    for trial, aim in enumerate(aims(trials, rng)):
+        # What a run has in replay when it starts is not prefilled again.
+        flags = ["--prefill", "500000"] if aim == "prefill" else []
+        unfinished = temporary(logdir)
+        run = Follower(start(logdir, "--steps", "1000000", *flags))
+        wait_for(aim, run, logdir, rng)
+        os.kill(run.process.pid, signal.SIGKILL)
+        err = run.end()
         problem = damaged(logdir)
-        latest = checkpoint.Checkpoints(logdir / "checkpoints", keep=2).latest()
+        hit[run.phase] += 1
+        saving = bool(temporary(logdir) - unfinished)
+        hit["save"] += saving
+        found = {path.name for path in logdir.glob("train_episodes/*.npz")}
+        if episodes - found:
+            problem = f"{len(episodes - found)} episodes are gone"
+        latest = checkpoints.latest()
         step = int(latest.stem) if latest else -1
         if step < last:
             problem = f"from step {last} back to {step}"
-        if process.returncode != -signal.SIGKILL:
+        if run.process.returncode != -signal.SIGKILL:
             problem = f"ended by itself: {err.strip().splitlines()[-1:]}"
-        last = max(step, last)
-        outcome.add(f"kill {trial}, {phase}, saved at {step}", problem)
-    outcome.note = f"saved up to step {last}"
+        last, episodes = max(step, last), found
+        found_in = f"{run.phase}{' and save' * saving}"
+        outcome.add(f"kill {trial}, aimed at {aim}, hit {found_in}, saved at {step}", problem)
+    phases = ", ".join(f"{hit[phase]} in {phase}" for phase in PHASES)
+    outcome.note = f"{phases}; {hit['save']} of them while a file was written"
     return outcome
+
+
+def temporary(logdir: Path) -> set[Path]:
+    """The files that are being written, and those that a kill left and no start has swept yet."""
+    return set(logdir.glob("*/.*.tmp"))
+
+
+def aims(trials: int, rng: random.Random) -> list[str]:
+    """As many trials for each phase; those that only a new run goes through come first."""
+    found = [AIMS[trial % len(AIMS)] for trial in range(trials)]
+    rng.shuffle(found)
+    return sorted(found, key=lambda aim: aim != "prefill")
+
+
+def wait_for(aim: str, run: Follower, logdir: Path, rng: random.Random) -> None:
+    """Until a random moment of a phase of the run. A save is seen by its temporary file."""
+    if aim != "save":
+        run.wait(aim)
+        time.sleep(rng.uniform(0, SECONDS[aim]))
+        return
+    run.wait("train")
+    deadline = time.monotonic() + PATIENCE
+    while not list(logdir.glob("checkpoints/.*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    time.sleep(rng.uniform(0, SECONDS[aim]))

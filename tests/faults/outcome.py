@@ -14,7 +14,7 @@ from common import checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "--configs vector debug --prefill 100 --pretrain 2 --train_every 2 --save_every 0.5 "
-    "--eval_every 60 --eval_eps 1"
+    "--eval_every 60 --eval_eps 1 --replay.capacity 1000000"
 )
 
 

@@ -1,40 +1,21 @@
 """Signals in each phase, and two processes on one logdir."""
 
-import queue
 import signal
 import subprocess
-import threading
-import time
 from pathlib import Path
 
+from follow import PATIENCE, Follower
 from outcome import Outcome, damaged, one_line, start
 
 from common import checkpoint
 
 PHASES = ("prefill", "compile", "eval", "train")
-PATIENCE = 180  # seconds
 SIGNALS = {
     "SIGINT": [signal.SIGINT],
     "SIGTERM": [signal.SIGTERM],
     "SIGHUP": [signal.SIGHUP],
     "two SIGINT": [signal.SIGINT, signal.SIGINT],
 }
-
-
-def wait_for_line(process, word: str, seconds: float = PATIENCE) -> bool:
-    """Whether the process prints a line that starts with `word` in time."""
-    lines: queue.Queue = queue.Queue()
-    threading.Thread(
-        target=lambda: [lines.put(line) for line in process.stdout], daemon=True
-    ).start()
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and (process.poll() is None or not lines.empty()):
-        try:
-            if lines.get(timeout=1).startswith(word):
-                return True
-        except queue.Empty:
-            continue
-    return False
 
 
 def ends(process) -> bool:
@@ -54,7 +35,7 @@ def signals_in_phases(trials: int, where: Path) -> Outcome:
     for name, phase in cases[:: max(1, len(cases) // trials)]:
         logdir = where / f"{name}-{phase}".replace(" ", "-")
         process = start(logdir, "--steps", "1000000", "--prefill", "1000")
-        reached = wait_for_line(process, phase)
+        reached = Follower(process).wait(phase)
         for number in SIGNALS[name]:
             process.send_signal(number)
         ended = ends(process)
@@ -74,7 +55,7 @@ def signals_in_phases(trials: int, where: Path) -> Outcome:
 def two_processes(trials: int, where: Path) -> Outcome:
     outcome, logdir = Outcome(), where / "run"
     first = start(logdir, "--steps", "1000000")
-    wait_for_line(first, "train")
+    Follower(first).wait("train")
     for trial in range(trials):
         second = start(logdir, "--steps", "1000000")
         _, err = second.communicate(timeout=PATIENCE)
