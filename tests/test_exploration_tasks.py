@@ -1,8 +1,8 @@
-"""The two tasks without reward on which exploration is shown."""
+"""The tasks without reward on which exploration is shown."""
 
 import numpy as np
 
-from docs.exploration import grid, valley
+from docs.exploration import acrobot, grid, valley
 
 RIGHT, LEFT, DOWN, UP = range(4)
 
@@ -55,3 +55,19 @@ def test_the_valley_has_no_reward_and_numbers_from_minus_one_to_one():
         observation, reward, _, _, _ = env.step(action)
         assert reward == 0 and env.observation_space.contains(observation)
     assert abs(observation[1]) > 0.2
+
+
+def test_acrobot_has_no_reward_and_its_angles_are_those_of_the_links():
+    env = acrobot.make()
+    observation, _ = env.reset(seed=0)
+    ends = []
+    for step in range(100):
+        observation, reward, terminated, truncated, _ = env.step(step // 5 % 2 * 2)
+        assert reward == 0 and env.observation_space.contains(observation)
+        np.testing.assert_allclose(
+            observation["angles"] * np.pi, env.unwrapped.state[:2], atol=1e-5
+        )
+        ends.append((terminated, truncated))
+    assert ends == [(False, False)] * 99 + [(False, True)]
+    speeds = env.unwrapped.state[2:] / (4 * np.pi, 9 * np.pi)
+    np.testing.assert_allclose(observation["vector"][4:], speeds, atol=1e-5)
