@@ -205,9 +205,8 @@ def draw(
                 if published and metric.endswith("_return"):
                     _draw_published(axes, task, curve=log)
                 axes.set(xscale="log" if log else "linear")
-                axes.set_title(
-                    verbatim(metric), loc="left", fontsize="small"
-                )  # some names are long
+                # Some names are long.
+                axes.set_title(verbatim(metric), loc="left", fontsize="small")
                 plain(axes)
             panels[0, column].set_title(verbatim(task), loc="right")
             panels[0, column].legend(fontsize="small")
