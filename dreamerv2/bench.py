@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         against = timing.author_folder(args.against) if args.against else None
         for count in args.envs:
             jobs[0].config.update({"envs": count})  # refuses what no run accepts
+        timing.check_jobs(jobs)
         if args.json:
             check_writable(args.json)
         if args.envs:

@@ -63,6 +63,8 @@ def test_a_product_of_unknown_shape_is_an_error():
         ["--no_key", "1"],
         ["--against", "/"],
         ["--envs", "0"],
+        ["--size", "vector", "--task", "gym_No-v0"],
+        ["--size", "vector", "--actor.dist", "normal"],
         ["--envs", "2", "--against", "/"],
     ],
 )

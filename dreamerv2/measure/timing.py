@@ -54,6 +54,19 @@ def make_jobs(sizes: Sequence[str], precisions: Sequence[str], flags: Sequence[s
     return jobs
 
 
+def check_jobs(jobs: Sequence[Job]) -> None:
+    """ValueError where a job's environment cannot be made, or its values do not fit that."""
+    from dreamerv2.run.check import check
+    from dreamerv2.run.factory import configured_env
+
+    for job in jobs:
+        env = configured_env(job.config, "train", job.config.seed)
+        try:
+            check(job.config, env.act_space, env.obs_space)
+        finally:
+            env.close()
+
+
 def measure_all(
     jobs: Sequence[Job], path: Path | None, against: Path | None = None
 ) -> list[dict[str, Any]]:
