@@ -3,14 +3,17 @@
     python -m dreamerv2.bench [--size full small] [--precision 32 bfloat16] [--against PATH]
     python -m dreamerv2.bench --envs 1 2 4 [--size full]
     python -m dreamerv2.bench --growth [--size small]
+    python -m dreamerv2.bench --split 2 [--size full]
 
 Each size and precision is measured in a process of its own, after warm-up: the rate of a large
 matrix product, one whole update and its parts, the first update, a policy step, replay, the
 environment, memory. `--against PATH` times a checkout of the author's TF2 code in the same run, if
 it runs with this Python and TensorFlow. With `--envs` it measures one thing only: how many agent
 steps per second the policy plays in so many environments at once, without updates. With `--growth`
-it measures what grows with the replay: batches, the start, memory. `--size` takes `full` (block
-`atari`), `small` (`atari small`), or blocks joined by `+`. Any other flag is one of train's.
+it measures what grows with the replay: batches, the start, memory. With `--split N` it measures the
+CPU seconds of an update that N processes of this machine share, and of one alone. `--size` takes
+`full` (block `atari`), `small` (`atari small`), or blocks joined by `+`. Any other flag is one of
+train's.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.commands import MISTAKES, Parser, one_line_errors
+from common.commands import MISTAKES, Parser, at_least, one_line_errors
 from common.files import check_writable
 
 
@@ -26,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     with one_line_errors(*MISTAKES):
         args, flags = parse(argv)
-        from dreamerv2.measure import growth, playing, timing
+        from dreamerv2.measure import growth, playing, sharing, timing
 
         jobs = timing.make_jobs(args.size, args.precision, flags)
         against = timing.author_folder(args.against) if args.against else None
@@ -37,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_writable(args.json)
         if args.envs:
             print(playing.report(playing.measure_rates(jobs, args.envs, args.json)))
+            return 0
+        if args.split:
+            turns = sharing.measure_sharing(jobs[0].config, args.split)
+            print(sharing.report(turns, jobs[0].size, args.split))
             return 0
         if args.growth:
             print(growth.report(growth.measure_growth(jobs[0].config)))
@@ -53,6 +60,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--precision", nargs="+", default=["32"], metavar="P")
     parser.add_argument(
         "--growth", action="store_true", help="what grows with the replay, of the first size"
+    )
+    parser.add_argument(
+        "--split", type=at_least(2), metavar="N", help="processes that share an update"
     )
     parser.add_argument("--against", type=Path, metavar="PATH", help="the author's code")
     parser.add_argument(

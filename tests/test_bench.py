@@ -12,7 +12,7 @@ import tiny
 from common.envs.scripted import Scripted
 from common.nn.flops import count_gflop
 from dreamerv2 import bench
-from dreamerv2.measure import growth, playing, timing
+from dreamerv2.measure import growth, playing, sharing, timing
 from dreamerv2.run import factory
 from dreamerv2.run.blocks import make_config
 
@@ -66,6 +66,8 @@ def test_a_product_of_unknown_shape_is_an_error():
         ["--size", "vector", "--task", "gym_No-v0"],
         ["--size", "vector", "--actor.dist", "normal"],
         ["--envs", "2", "--against", "/"],
+        ["--split", "1"],
+        ["--split", "3"],  # of 16 sequences
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(flags, capsys):
@@ -176,7 +178,13 @@ def test_the_bench_writes_every_figure(tmp_path, capsys):
     assert "one update" in capsys.readouterr().out
 
 
-def test_what_an_exploring_update_costs_is_a_part_of_its_own():
+def test_what_an_exploring_update_costs_is_a_part_of_its_own(monkeypatch):
+    def once(part):
+        part()
+        return 1.0
+
+    monkeypatch.setattr(timing, "_median", once)
+    monkeypatch.setattr(tf, "function", lambda part, autograph: part)  # which takes seconds
     settings = {"dataset__length": 4, "disag_models": 2}
     explores = tiny.agent(expl_behavior="Plan2Explore", **settings)
     assert "exploration" in timing._parts(explores, tiny.batch(explores))
@@ -210,3 +218,18 @@ def test_the_rate_counts_the_steps_of_all_environments_after_the_warm_up(monkeyp
     assert (
         "| N = 1 | N = 4 |" in text and "| full, precision 32             | 12.3  | 45    |" in text
     )
+
+
+@pytest.mark.slow
+def test_what_sharing_an_update_costs_is_measured_in_processes_that_share_it():
+    turns = sharing.measure_sharing(make_config(["vector", "debug"]), 2, turns=2)
+    assert len(turns) == 2 and all(0 < turn.alone < 10 and 0 < turn.shared < 20 for turn in turns)
+
+
+def test_the_table_of_sharing_says_how_much_more_it_costs():
+    turns = [sharing.Turn(8.0, 9.0), sharing.Turn(8.0, 7.6)]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in sharing.report(turns, "full", 2).splitlines()[-2:]
+    ]
+    assert rows == [["full, turn 1", "8", "9", "12.5%"], ["full, turn 2", "8", "7.6", "-5.0%"]]

@@ -161,7 +161,7 @@ def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     env = configured_env(config, "train", config.seed)
     start = time.perf_counter()
     agent = make_agent(config, env.obs_space, env.act_space)
-    batch = _random_batch(agent)
+    batch = random_batch(agent)
     agent.train(batch)
     result: dict[str, Any] = {"size": size, "precision": str(config.precision)}
     result["first_update_seconds"] = time.perf_counter() - start
@@ -208,7 +208,7 @@ def _median(
     return statistics.median(times)
 
 
-def _random_batch(agent) -> dict[str, np.ndarray]:
+def random_batch(agent) -> dict[str, np.ndarray]:
     """Rows of the right shapes; what is in them makes no difference to the time."""
     config, rng = agent.config, np.random.default_rng(0)
     lead = (config.dataset.batch, config.dataset.length)
