@@ -460,6 +460,14 @@ def test_curves_that_coincide_are_both_seen(tmp_path):
     assert first > 0.15 * alone and second > 0.15 * alone
 
 
+def test_a_loss_that_was_logged_once_is_a_dot(tmp_path):
+    runs = three_seeds(tmp_path, p32={"steps": 50})
+    with figure(tmp_path / "dot.png", 6, 4) as drawing:
+        comparison_report._loss(drawing.subplots(), {"32": runs})
+    (dot, _), _ = colours_of(tmp_path / "dot.png")
+    assert dot > 20
+
+
 def test_the_panel_of_loss_scales_is_there_only_where_a_run_has_one(tmp_path):
     with_scale = three_seeds(tmp_path / "a", p32={}, p16={})
     without = three_seeds(tmp_path / "b", p32={})

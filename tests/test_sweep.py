@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from dreamerv2 import sweep
-from dreamerv2.jobs import grid, processes, record
+from dreamerv2.jobs import grid, processes, record, trainings
 from dreamerv2.jobs import sweep as runs
 from dreamerv2.jobs.job import Job
 from dreamerv2.run import blocks
@@ -102,6 +103,17 @@ def test_the_table_shows_what_finished_and_what_failed_and_the_exit_code_says_it
     log.unlink()
     assert runs.Sweep([jobs[0], jobs[2]], processes.start, 2).make() == 0
     assert not log.exists()  # what is finished is not made again
+
+
+@pytest.mark.parametrize(
+    ("node", "said"), [("", "waits for a place on the cluster"), ("a", "starting")]
+)
+def test_a_run_without_a_log_starts_or_waits_for_a_place(tmp_path, capsys, node, said):
+    job = make_job(tmp_path, "seed=0", FAKE_TRAIN)
+    made = trainings.Trainings([job], start=None)
+    made._running.append(trainings.Started(job, SimpleNamespace(node=node), since=0.0))
+    made._show()
+    assert capsys.readouterr().out == f"[1/1] seed=0: {said}\n"
 
 
 def test_time_left_comes_from_the_newest_rate_at_the_end_of_a_long_file(tmp_path):

@@ -137,9 +137,10 @@ class Trainings:
 
     def _show(self) -> None:
         """Called from time to time: the last line of each run under way."""
-        for job, *_ in self._running:
+        for job, run, _ in self._running:
             lines = record.read_log(job.logdir)
-            self._say(job, lines[-1] if lines else "starting")
+            silent = "starting" if run.node else "waits for a place on the cluster"
+            self._say(job, lines[-1] if lines else silent)
 
     def _say(self, job: Job, text: str) -> None:
         print(f"[{self._jobs.index(job) + 1}/{len(self._jobs)}] {job.name}: {text}", flush=True)

@@ -242,7 +242,8 @@ def _loss(axes, groups):
         if series:
             x = np.linspace(max(s[0][0] for s in series), max(s[0][-1] for s in series), 100)
             curves = [np.interp(x, at, loss, right=np.nan) for at, loss in series]
-            _shaded(axes, x, np.array(curves), style, label)
+            once = {"marker": "o"} if x[0] == x[-1] else {}  # a line of one point is invisible
+            _shaded(axes, x, np.array(curves), {**style, **once}, label)
     axes.set(title="Loss of the world model", xlabel="updates", ylabel="nats")
 
 
