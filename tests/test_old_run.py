@@ -10,6 +10,7 @@ import pytest
 
 from common import checkpoint
 from dreamerv2 import evaluate, train
+from dreamerv2.run import blocks, finish
 
 OLD = Path(__file__).parent / "golden" / "old_run"
 
@@ -71,4 +72,34 @@ def test_a_damaged_description_is_one_line_and_starts_no_new_run(tmp_path, capsy
         evaluate.main(["--logdir", str(logdir)])
     assert error.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change", [{"agent_steps": "many"}, {"run": 5}, {"run": {"evaluation": 5}}, {"updates": None}]
+)
+def test_a_damaged_description_is_none_of_a_run_that_has_ended(tmp_path, change):
+    ended = {"agent_steps": 400, "updates": 1}
+    ended["run"] = {"evaluation": {"agent_steps": 400, "returns": [1.0]}}
+    config = blocks.make_config(["vector"], {"logdir": str(tmp_path), "steps": 400})
+    path = tmp_path / "checkpoints" / "000000000400.npz"
+    path.parent.mkdir()
+    checkpoint.save(path, {}, ended)
+    assert finish.finished(config).startswith("Done: 400 steps, 1 updates")
+    checkpoint.save(path, {}, ended | change)
+    assert finish.finished(config) is None
+
+
+@pytest.mark.parametrize("key", ["prefill_left", "random"])
+def test_a_damaged_state_of_a_run_is_one_line_and_is_not_saved_again(tmp_path, capsys, key):
+    logdir = tmp_path / "run"
+    shutil.copytree(OLD, logdir)
+    path = logdir / "checkpoints" / "000000000400.npz"
+    arrays, meta = checkpoint.load(path)
+    checkpoint.save(path, arrays, {**meta, "run": {**meta["run"], key: "x"}})
+    content = path.read_bytes()
+    with pytest.raises(SystemExit) as error:
+        train.main(["--logdir", str(logdir), "--steps", "410"])
+    assert error.value.code == 2
+    assert "the latest checkpoint does not describe its run" in capsys.readouterr().err
     assert path.read_bytes() == content

@@ -10,6 +10,7 @@ import pytest
 import saved
 
 import dreamerv2
+from common import checkpoint
 from common.checkpoint import CheckpointError
 from dreamerv2.run import restore
 
@@ -104,6 +105,19 @@ def damage_names(path):
     change_meta(path, lambda meta: meta.update(action_names=5))
 
 
+def damage_count_of_names(path):
+    change_meta(path, lambda meta: meta.update(action_names=["left"] * 9))
+
+
+def damage_steps(path):
+    change_meta(path, lambda meta: meta.update(agent_steps=10**30))
+
+
+def damage_kernel(path):
+    arrays, meta = checkpoint.load(path)
+    checkpoint.save(path, {**arrays, "agent/words": np.array(["a word"])}, meta)
+
+
 def damage_updates(path):
     change_meta(path, lambda meta: meta.update(updates=None))
 
@@ -129,6 +143,9 @@ DAMAGES = {
     "its spaces are damaged (list index out of range)": damage_spaces,
     "its spaces are damaged ('int' object is not iterable)": damage_names,
     "it has no updates": damage_updates,
+    "its spaces are damaged (9 names of 4 actions)": damage_count_of_names,
+    "agent_steps 1000000000000000000000000000000 is no number": damage_steps,
+    "the agent is broken: words is <U6": damage_kernel,
 }
 
 

@@ -19,13 +19,14 @@ def finished(config: Config) -> str | None:
     resumes the run and can say what to do.
     """
     latest = Checkpoints(Path(config.logdir).expanduser() / "checkpoints", keep=1).latest()
+    if latest is None:
+        return None
     try:
-        meta = load_meta(latest) if latest else {}
-    except CheckpointError:
+        meta = load_meta(latest)
+        ended = meta["agent_steps"] >= config.steps and is_evaluated(meta)
+        return summary(meta, config) if ended else None
+    except (CheckpointError, LookupError, TypeError, AttributeError, ValueError):
         return None
-    if meta.get("agent_steps", -1) < config.steps or not is_evaluated(meta):
-        return None
-    return summary(meta, config)
 
 
 def is_evaluated(meta: Mapping[str, Any]) -> bool:

@@ -111,6 +111,8 @@ def read_file(path: Path) -> Saved:
     try:
         obs_space, act_space = snapshot.restore_spaces(meta["spaces"])
         names = tuple(map(str, meta.get("action_names") or ())) or None
+        if names and is_discrete(act_space) and len(names) != act_space.shape[0]:
+            raise ValueError(f"{len(names)} names of {act_space.shape[0]} actions")
     except (*checkpoint.DAMAGE, TypeError, IndexError, AttributeError, AssertionError) as error:
         raise checkpoint.CheckpointError(f"{path}: its spaces are damaged ({error})") from error
     return Saved(path, config, meta["agent_steps"], obs_space, act_space, names, variables, meta)

@@ -132,7 +132,7 @@ class Runner:
         if meta:
             try:
                 self._restore(arrays, meta)
-            except (KeyError, TypeError, IndexError, AttributeError) as error:
+            except (LookupError, TypeError, AttributeError, ValueError) as error:
                 text = failure.describe(error)
                 raise RunError(
                     f"the latest checkpoint does not describe its run ({text})"
@@ -484,7 +484,7 @@ class Runner:
         run = meta.get("run")
         if not run:
             return
-        self._prefill_left = run["prefill_left"]
+        self._prefill_left = int(run["prefill_left"])
         self._eval_due = min(run["eval_due"], self.step + self._config.eval_every)
         self._evaluation = run.get("evaluation")
         self._train_clock.load_state(run["clocks"][0])

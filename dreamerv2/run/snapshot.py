@@ -115,7 +115,11 @@ def check(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any])
     if bad or not variables:
         name = (bad or ["agent"])[0]
         raise CheckpointError(f"{path}: not a checkpoint of a run: it has no {name}")
+    if not 0 <= meta["agent_steps"] < 2**53:
+        raise CheckpointError(f"{path}: agent_steps {meta['agent_steps']} is no number of steps")
     for name, value in variables.items():
+        if value.dtype.kind not in "biuf":
+            raise CheckpointError(f"{path}: the agent is broken: {name} is {value.dtype}")
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise CheckpointError(f"{path}: the agent is broken: {name} is not finite")
 

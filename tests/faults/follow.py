@@ -3,6 +3,7 @@
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 
 PATIENCE = 180  # for a phase to come [seconds]
 PHASES = ("start", "prefill", "compile", "train", "eval")
@@ -13,21 +14,29 @@ class Follower:
 
     def __init__(self, process: subprocess.Popen):
         self.process = process
-        self.phase = PHASES[0]  # the last that it said
-        self._seen = {self.phase}
+        self._said = [PHASES[0]]
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait(self, phase: str) -> bool:
-        """Whether the run says in time that it has come to a phase."""
+    @property
+    def phase(self) -> str:
+        """The last that it said."""
+        return self._said[-1]
+
+    def wait(self, *phases: str) -> bool:
+        """Whether the run says in time that it has come to these phases, one after the other."""
         deadline = time.monotonic() + PATIENCE
         with self._news:
-            while phase not in self._seen and self._reader.is_alive():
+            while not self._came_to(phases) and self._reader.is_alive():
                 if time.monotonic() >= deadline:
                     return False
                 self._news.wait(1)
-        return phase in self._seen
+        return self._came_to(phases)
+
+    def _came_to(self, phases: Sequence[str]) -> bool:
+        said = iter(self._said)
+        return all(phase in said for phase in phases)  # each search goes on behind the last one
 
     def end(self) -> str:
         """All that it printed as errors, once it has ended."""
@@ -41,6 +50,5 @@ class Follower:
             word = line.split(" ", 1)[0]
             if word in PHASES:
                 with self._news:
-                    self.phase = word
-                    self._seen.add(word)
+                    self._said.append(word)
                     self._news.notify_all()

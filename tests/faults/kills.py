@@ -87,13 +87,13 @@ def kills_in_runs(trials: int, where: Path) -> Outcome:
         found_in = f"{run.phase}{' and save' * saving}"
         outcome.add(f"kill {trial}, aimed at {aim}, hit {found_in}, saved at {step}", problem)
     phases = ", ".join(f"{hit[phase]} in {phase}" for phase in PHASES)
-    outcome.note = f"{phases}; {hit['save']} of them while a file was written"
+    outcome.note = f"{phases}; {hit['save']} of them while a checkpoint was written"
     return outcome
 
 
 def temporary(logdir: Path) -> set[Path]:
     """The files that are being written, and those that a kill left and no start has swept yet."""
-    return set(logdir.glob("*/.*.tmp"))
+    return set(logdir.glob("checkpoints/.*.tmp"))
 
 
 def aims(trials: int, rng: random.Random) -> list[str]:
@@ -105,12 +105,9 @@ def aims(trials: int, rng: random.Random) -> list[str]:
 
 def wait_for(aim: str, run: Follower, logdir: Path, rng: random.Random) -> None:
     """Until a random moment of a phase of the run. A save is seen by its temporary file."""
-    if aim != "save":
-        run.wait(aim)
-        time.sleep(rng.uniform(0, SECONDS[aim]))
-        return
-    run.wait("train")
+    # A run that is resumed says train, compile, train.
+    run.wait(*(("compile", "train") if aim in ("train", "save") else (aim,)))
     deadline = time.monotonic() + PATIENCE
-    while not list(logdir.glob("checkpoints/.*.tmp")) and time.monotonic() < deadline:
+    while aim == "save" and not temporary(logdir) and time.monotonic() < deadline:
         time.sleep(0.0005)
     time.sleep(rng.uniform(0, SECONDS[aim]))
