@@ -3,7 +3,7 @@
 # make train   set up what is needed, then train on Atari Breakout for a night; run it again to go on
 # make play    the same on MinAtar's Breakout until the agent plays well, then film it (an hour)
 # make docs    set up what is needed, then build the site with the reference: build/docs/
-# make test    set up what is needed, then run the tests
+# make test    set up what is needed, then run the tests, two files at a time (ARGS="-n 0": one)
 # make test-legacy  the same for the packages gym and atari-py, in an environment of their own
 #
 # Variables: LOGDIR (where the run goes), ARGS (more flags), PYTHON (3.10, 3.11 or 3.12),
@@ -43,8 +43,9 @@ play: setup
 	$(RUN) -m dreamerv2.train --logdir $(LOGDIR) --configs minatar $(ARGS)
 	$(RUN) -m dreamerv2.render --logdir $(LOGDIR) --out $(LOGDIR)/play.gif
 
+# A file stays in one process, so that its tests share what they set up.
 test: setup
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: setup
 	$(RUN) -m pytest -m slow $(ARGS)

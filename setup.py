@@ -79,7 +79,13 @@ setup(
         "minatar": ["minatar>=1.0.15,<2"],
         # Many runs on a cluster; pyarrow reads and writes object stores.
         "ray": ["grpcio>=1.70,<2", "pyarrow>=20,<28", "ray>=2.50,<3"],
-        "test": ["hypothesis>=6.130,<7", "pip>=22.3", "pytest>=8,<10", "wheel>=0.45,<1"],
+        "test": [
+            "hypothesis>=6.130,<7",
+            "pip>=22.3",
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "wheel>=0.45,<1",
+        ],
         "wandb": ["wandb>=0.19,<1"],
         "dev": ["mypy>=1.18,<3", "ruff>=0.12,<0.18"],
     },
