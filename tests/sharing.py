@@ -68,8 +68,9 @@ def between_the_shares():
 
 def compare(strategy, workers):
     """Three updates of one agent on whole batches, and of replicas on their shares."""
-    one = tiny.agent(OBS, **SETTINGS, jit=True, kl__free=between_the_shares())
-    shared = ParallelAgent(one.config, one.obs_space, one.act_space, strategy, workers.index)
+    one = tiny.agent(OBS, **SETTINGS, kl__free=between_the_shares())
+    config = one.config.update({"jit": True})  # as runs are; the other needs no graph
+    shared = ParallelAgent(config, one.obs_space, one.act_space, strategy, workers.index)
     start = one.state_dict()
     states, metrics = [None, None], []
     for number in range(3):

@@ -113,6 +113,15 @@ def batch(run):
     return next(audit.read_batches(run, found, found.agent()))
 
 
+@pytest.fixture
+def eagerly():
+    """Without graphs, whose making takes longer than a few updates."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("eagerly")
 def test_an_update_of_the_audit_changes_nothing_and_repeats_itself(subject, batch):
     scales = dict.fromkeys(audit.OPTIMIZERS, 4.0)
     first, second = (subject.update(batch, 3, scales) for _ in range(2))
@@ -123,6 +132,7 @@ def test_an_update_of_the_audit_changes_nothing_and_repeats_itself(subject, batc
         assert np.array_equal(variable, subject._variables[f"wm/{name}"]), name
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_loss_scale_of_a_subject_is_the_one_asked_for(subject, batch):
     huge = subject.update(batch, 0, dict.fromkeys(audit.OPTIMIZERS, 2.0**40))
     assert not all(np.isfinite(g).all() for g in huge.grads.values())
@@ -134,6 +144,7 @@ def test_the_loss_scale_of_a_subject_is_the_one_asked_for(subject, batch):
     assert zeros > 2 * fewer
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_running_statistics_have_no_gradient_and_are_left_out(tmp_path, batch):
     nets = {"encoder__image_net": "mlp", "encoder__image_stats": True}
     saved.save(tmp_path, **SETTINGS, **nets)
@@ -144,6 +155,7 @@ def test_running_statistics_have_no_gradient_and_are_left_out(tmp_path, batch):
     assert model.keys() - updated.grads.keys() == statistics
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_reference_compared_with_itself_has_no_error(run, batch):
     reference = audit.Subject(restore.read(run), "32")
     result = reference.update(batch, 0)

@@ -189,7 +189,7 @@ def test_a_newer_checkpoint_is_said_and_the_old_one_goes_on(logdir, served):
     (logdir / "checkpoints" / "000000000200.npz").unlink()
 
 
-def test_a_hundred_visits_leave_the_process_as_it_was(served):
+def test_many_visits_leave_the_process_as_it_was(served):
     def visit():
         with Page(served) as page:
             page.send("step")
@@ -208,10 +208,10 @@ def test_a_hundred_visits_leave_the_process_as_it_was(served):
         raise AssertionError(f"{len(served.visitors)} open, {sessions()} in memory")
 
     others = sessions()
-    for _ in range(20):
+    for _ in range(10):
         visit()
     before, threads = settled(), psutil.Process().num_threads()
-    for _ in range(100):
+    for _ in range(40):
         visit()
     assert settled() - before < 8e6  # bytes; a session with its emulator takes about one million
     assert psutil.Process().num_threads() <= threads + 1

@@ -1,10 +1,11 @@
 """Environments of one's own: from the page in docs/, by function, as an object, and refused."""
 
-import os
+import contextlib
+import importlib
+import io
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 
 import gymnasium
 import numpy as np
@@ -55,29 +56,25 @@ def page_file(project, name):
     return next(c for c in page_blocks(project, "python") if c.startswith(f"# {name}\n"))
 
 
-def run(words, folder, project):
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(project)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-
-
 @pytest.fixture(scope="module")
 def hover(project, tmp_path_factory):
-    """The folder of the first example after its commands, in the smallest form; their outputs."""
+    """The folder of the first example after its commands, in the smallest form; their outputs.
+
+    They run in this process, which has TensorFlow already.
+    """
     folder = tmp_path_factory.mktemp("hover")
     (folder / "hover.py").write_text(page_file(project, "hover.py"))
     (commands,) = (c for c in page_blocks(project, "") if "--env hover:make" in c)
     outputs = []
-    for line in commands.splitlines():
-        line = line.replace("custom", "custom debug").replace("--steps 10000", "--steps 200")
-        done = run(shlex.split(line)[1:], folder, project)
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder))  # as `python -m` does
+        for line in commands.splitlines():
+            line = line.replace("custom", "custom debug").replace("--steps 10000", "--steps 200")
+            _, _, module, *words = shlex.split(line)
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                assert importlib.import_module(module).main(words) == 0
+            outputs.append(said.getvalue())
     return folder, outputs
 
 
@@ -101,15 +98,16 @@ def test_a_run_says_that_it_is_one_of_an_own_environment(hover, monkeypatch):
         saved.with_env(f"{__name__}:Steps").env(0)
 
 
-def test_the_image_example_of_the_page_runs(project, tmp_path):
+def test_the_image_example_of_the_page_runs(project, tmp_path, monkeypatch, capsys):
     code = page_file(project, "orchard.py")
     code = code.replace('["custom"]', '["custom", "debug"]').replace("50_000", "200")
     (tmp_path / "orchard.py").write_text(code)
-    done = run(["orchard.py"], tmp_path, project)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("orchard.py", run_name="__main__")  # as `python orchard.py` does
+    said = capsys.readouterr().out
     for line in page_blocks(project, ""):
         if line.startswith("Observations:"):
-            assert line in done.stdout
+            assert line in said
     assert (tmp_path / "orchard.gif").stat().st_size > 1000
     config = blocks.load_config(tmp_path / "runs/orchard/config.yaml")
     assert (config.task, config.env) == ("own_Orchard", "object __main__.Orchard")

@@ -115,7 +115,7 @@ def test_the_installed_package_finds_its_blocks_from_any_directory(project, pyth
 
 def test_a_run_from_the_wheel_writes_where_it_is_told(python, tmp_path):
     command = [python, "-m", "dreamerv2.train", "--logdir", "run", "--configs", "atari", "debug"]
-    result = run(command, tmp_path)
+    result = run([*command, "--steps", 170, "--eval_eps", 1], tmp_path)
     assert result.returncode == 0, result.stderr
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "train_episodes"} <= written

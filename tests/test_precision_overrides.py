@@ -70,7 +70,7 @@ def probes(agent):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_an_override_lowers_its_own_module_and_no_other(module):
-    agent = tiny.agent(OBS, jit=True, **SIZES, **{f"precision_overrides__{module}": "bfloat16"})
+    agent = tiny.agent(OBS, **SIZES, **{f"precision_overrides__{module}": "bfloat16"})
     for name, found in probes(agent).items():
         lowered = name == module or (name, module) == ("rssm/gru", "rssm")
         assert found == {tf.bfloat16 if lowered else tf.float32}, name
@@ -87,7 +87,7 @@ def test_an_override_keeps_its_own_module_at_float32(module):
 
 def test_all_of_them_together_train():
     overrides = {f"precision_overrides__{m}": p for m, p in zip(MODULES, MIXED, strict=True)}
-    agent = tiny.agent(OBS, jit=True, loss_scale=1, **SIZES, **overrides)
+    agent = tiny.agent(OBS, loss_scale=1, **SIZES, **overrides)
     _, metrics = agent.train(tiny.batch(agent))
     assert [name for name, value in metrics.items() if not math.isfinite(value)] == []
     assert metrics["model_skipped"] == 0
