@@ -229,7 +229,8 @@ def swap(values, i, j):
         (lambda v: v[1:], r"slow_critic/updates has shape \[96, 24\]"),
         (lambda v: v[:-1], "84 values, none for rssm/obs_out/bias"),
         (lambda v: [*v, v[-1]], "86 values, but the last variable is number 85"),
-        (lambda v: [v[2], *v[1:]], "not an agent step"),
+        (lambda v: [v[2], *v[1:]], r"of shape \(96, 24\), not an agent step"),
+        (lambda v: [-v[0], *v[1:]], r"the first value is -\d+, not an agent step"),
         (lambda v: [*v[:3], v[3].astype(int), *v[4:]], "slow_critic/dense0/bias is int64"),
         (lambda v: [*v[:-1], v[-1] * np.nan], "rssm/obs_out/bias is not finite"),
     ],
@@ -325,8 +326,14 @@ def test_the_kind_of_action_is_read_from_the_episodes(tmp_path):
 def test_an_episode_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ImportRunError, match="holds no episode"):
         read_spaces(tmp_path)
-    for action in ({}, {"action": np.zeros(3)}, {"action": np.zeros((3, 2)), "seed": np.zeros(())}):
-        write_episode(tmp_path, reward=np.zeros(3), **action)
+    action = np.zeros((3, 2))
+    for arrays in (
+        {},
+        {"action": np.zeros(3)},
+        {"action": action, "seed": np.zeros(())},
+        {"action": action, "note": np.array(["a", "b", "c"])},
+    ):
+        write_episode(tmp_path, reward=np.zeros(3), **arrays)
         with pytest.raises(ImportRunError, match="20200101T000000-0-1.npz cannot be read"):
             read_spaces(tmp_path)
 

@@ -34,6 +34,7 @@ _ADMITTED = {
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "scalar"): _SCALAR,
 }
+MOST_STEPS = 2**53
 # What a pickle that is damaged, or made up, can make the unpickler raise besides.
 _DAMAGE = (
     *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError),
@@ -103,6 +104,7 @@ def read_spaces(
         action = episode.pop("action")
         if action.ndim != 2 or not all(value.ndim for value in episode.values()):
             raise ValueError("expected rows of each key, and of an action that is a vector")
+        obs_space = {key: _space(value) for key, value in episode.items()}
     except DAMAGE as error:
         raise ImportRunError(f"{paths[0]} cannot be read: {error}") from error
     size = action.shape[-1]
@@ -110,7 +112,7 @@ def read_spaces(
     zeros = (action[1:] == 0).sum(-1) == size - 1
     one_hot = len(ones) and (ones & zeros).all()
     act_space = OneHot(size) if one_hot else gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
-    return {key: _space(value) for key, value in episode.items()}, act_space
+    return obs_space, act_space
 
 
 def _space(rows: np.ndarray) -> gymnasium.spaces.Box:
@@ -135,8 +137,7 @@ def restore(agent, values: Sequence[np.ndarray]) -> int:
 
     variables = reference_variables(agent)
     named = dict(zip(["step", *variables], values, strict=False))
-    if named and (named["step"].shape or named["step"].dtype.kind not in "iu"):
-        raise ImportRunError(f"the first value has shape {named['step'].shape}, not an agent step")
+    agent_step = _agent_step(values[0]) if values else 0
     for name, variable in variables.items():
         if name not in named:
             raise ImportRunError(f"{len(values)} values, none for {name} and what follows it")
@@ -151,7 +152,15 @@ def restore(agent, values: Sequence[np.ndarray]) -> int:
         raise ImportRunError(f"{len(values)} values, but the last variable is number {len(named)}")
     for name, variable in variables.items():
         variable.assign(named[name].astype(variable.dtype.as_numpy_dtype))
-    return int(named["step"])
+    return agent_step
+
+
+def _agent_step(value: np.ndarray) -> int:
+    """What the first of the values says; ImportRunError where it is something else."""
+    if value.shape or value.dtype.kind not in "iu" or not 0 <= value < MOST_STEPS:
+        found = f"of shape {value.shape}" if value.shape else value
+        raise ImportRunError(f"the first value is {found}, not an agent step")
+    return int(value)
 
 
 def _updates(config: Config, agent_steps: int, variables: Mapping) -> int:
