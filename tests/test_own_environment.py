@@ -209,6 +209,8 @@ def test_an_object_that_no_command_can_make_is_said_to_be_one():
         ("nowhere:make", "no module nowhere"),
         ("json:nothing", "json has no nothing"),
         ("json:__name__", "expected a function"),
+        ("json:loads", "expected a function without arguments"),
+        (".json:loads", "no module .json"),
         ("time:time", "the function returned"),
     ],
 )

@@ -6,6 +6,8 @@ In the configuration such a run has the task `own_NAME`, so that nothing takes i
 
 import functools
 import importlib
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from common.config import Config
@@ -23,8 +25,9 @@ def make(spec: str) -> Any:
     module_name, _, path = spec.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name.partition(".")[0]:
+    except (ModuleNotFoundError, TypeError) as error:
+        relative = module_name.startswith(".")  # which a command has no package for: TypeError
+        if not relative and getattr(error, "name", None) != module_name.partition(".")[0]:
             raise
         raise ValueError(
             f"env {spec}: there is no module {module_name} in the current folder or installed"
@@ -33,12 +36,22 @@ def make(spec: str) -> Any:
         function = functools.reduce(getattr, path.split("."), module)
     except AttributeError as error:
         raise ValueError(f"env {spec}: {module_name} has no {path}") from error
-    if not callable(function):
+    if not callable(function) or _needs_arguments(function):
         raise ValueError(f"env {spec}: expected a function without arguments, got {function!r}")
     env = function()
     if not (hasattr(env, "reset") and hasattr(env, "step")):
         raise ValueError(f"env {spec}: expected an environment, the function returned {env!r}")
     return env
+
+
+def _needs_arguments(function: Callable) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # some that are written in C do not tell
+        return False
+    return False
 
 
 def of_object(config: Config, env: Any) -> Config:
