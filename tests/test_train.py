@@ -174,7 +174,7 @@ def test_sigterm_saves_and_the_same_command_resumes(tmp_path):
 
 
 def eight_updates(logdir, copy=None):
-    """The arrays and the meta of the checkpoint after eight updates on a fixed replay.
+    """Makes the checkpoint after eight updates on a fixed replay.
 
     That is all of a long pretraining, which a signal ends. copy: where to the run is saved and
     copied after three of them.
@@ -194,23 +194,19 @@ def eight_updates(logdir, copy=None):
 
     runner._learner.batches = watched(runner._learner.batches)
     assert runner.run() == 128 + signal.SIGTERM and runner.updates == 8
-    return checkpoint.load(latest(logdir))
 
 
 def test_updates_continue_bit_for_bit_in_a_fresh_process(tmp_path, project):
-    whole, meta = eight_updates(tmp_path / "whole", tmp_path / "cut")
+    def fresh(*logdirs):
+        code = "import sys, test_train; test_train.eight_updates(*sys.argv[1:])"
+        path = os.pathsep.join(["tests", os.environ.get("PYTHONPATH", "")])
+        env = {**os.environ, "PYTHONPATH": path}
+        subprocess.run([sys.executable, "-c", code, *logdirs], cwd=project, env=env, check=True)
+        return checkpoint.load(latest(logdirs[0]))
+
+    whole, meta = fresh(tmp_path / "whole", tmp_path / "cut")
     start, start_meta = checkpoint.load(latest(tmp_path / "cut"))
-    code = (
-        f"import pathlib, test_train as t; t.eight_updates(pathlib.Path({str(tmp_path)!r}, 'cut'))"
-    )
-    paths = os.pathsep.join(["tests", os.environ.get("PYTHONPATH", "")])
-    subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": paths},
-        check=True,
-    )
-    cut, cut_meta = checkpoint.load(latest(tmp_path / "cut"))
+    cut, cut_meta = fresh(tmp_path / "cut")
     assert (start_meta["updates"], cut_meta["updates"], meta["updates"]) == (3, 8, 8)
     assert cut.keys() == whole.keys()
     for name in whole:
