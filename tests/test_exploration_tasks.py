@@ -37,6 +37,15 @@ def test_walls_and_borders_stop_a_move_and_doors_let_pass():
     assert cell(observation) == (6, 14)  # through the door
 
 
+def test_the_picture_shows_walls_and_the_walker():
+    env = grid.rooms()
+    env.reset()
+    env.step(RIGHT)
+    picture = env.render()[4::8, 4::8]
+    np.testing.assert_array_equal(picture[0, 1], [230, 120, 0])
+    assert (picture == 90).all(-1).sum() == 17 * 17 - 237
+
+
 def test_the_walk_starts_again_after_100_steps():
     env = grid.rooms()
     env.reset()

@@ -15,7 +15,8 @@ class Acrobot(gymnasium.Wrapper):
     """
 
     def __init__(self):
-        super().__init__(gymnasium.make("Acrobot-v1", max_episode_steps=STEPS))
+        env = gymnasium.make("Acrobot-v1", max_episode_steps=STEPS, render_mode="rgb_array")
+        super().__init__(env)
         self.observation_space = gymnasium.spaces.Dict(
             vector=gymnasium.spaces.Box(-1, 1, (6,), np.float32),
             angles=gymnasium.spaces.Box(-1, 1, (2,), np.float32),

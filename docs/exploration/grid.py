@@ -37,6 +37,7 @@ class Grid(gymnasium.Env):
 
     action_space = gymnasium.spaces.Discrete(len(MOVES))
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    render_mode = "rgb_array"
 
     def __init__(self, rows: list[str], steps: int = 100):
         self._map, self._steps = rows, steps
@@ -55,6 +56,13 @@ class Grid(gymnasium.Env):
             self._row, self._column = row, column
         self._taken += 1
         return self._observation(), 0.0, False, self._taken == self._steps, {}
+
+    def render(self):
+        """The map from above, 8 pixels a cell: walls gray, the walker orange."""
+        walls = np.array([[c == "#" for c in row] for row in self._map])
+        picture = np.where(walls[..., None], 90, 240).repeat(3, -1).astype(np.uint8)
+        picture[self._row, self._column] = 230, 120, 0
+        return picture.repeat(8, 0).repeat(8, 1)
 
     def _observation(self):
         column = 2 * self._column / (len(self._map[0]) - 1) - 1

@@ -12,7 +12,7 @@ class Valley(gymnasium.Wrapper):
     """
 
     def __init__(self):
-        super().__init__(gymnasium.make("MountainCar-v0"))
+        super().__init__(gymnasium.make("MountainCar-v0", render_mode="rgb_array"))
         self.observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
 
     def reset(self, *, seed=None, options=None):
