@@ -354,7 +354,9 @@ def test_a_yaml_file_that_refers_to_itself_is_refused(tmp_path):
         ({"critic.units": 10**5, "critic.layers": 100}, r"critic: layers of .* take [\d,]+ GiB"),
         ({"encoder.mlp_layers": [10**5] * 3}, r"encoder: .*mlp_layers \(100000, .* [\d,]+ GiB"),
         ({"decoder.cnn_depth": 100_000}, r"decoder: .*cnn_depth 100000 take [\d,]+ GiB"),
-        ({"dataset.batch": 10**6, "dataset.length": 10**6}, "dataset: batch 1000000 of length"),
+        ({"dataset.batch": 10**6, "dataset.length": 10**6}, "dataset: an update on batch 1000000"),
+        # The images alone would fit; what is imagined from them does not.
+        ({"dataset.batch": 50_000}, r"batch 50000 of length 50 takes [\d,]+ GiB or more"),
     ],
 )
 def test_values_that_cannot_work_together_are_found_before_anything_is_built(changes, message):

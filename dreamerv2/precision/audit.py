@@ -22,6 +22,7 @@ from dreamerv2.agent.agent import Agent
 from dreamerv2.agent.pixels import ImageNormal
 from dreamerv2.precision import audit_report
 from dreamerv2.run import restore
+from dreamerv2.run.check import check
 from dreamerv2.run.restore import Saved
 
 MODULES = ("encoder", "rssm", "rssm/gru", "decoder", "heads", "actor", "critic")
@@ -56,6 +57,7 @@ def audit(
     print(device, flush=True)
     saved = restore.read(logdir)
     saved = saved._replace(config=saved.config.update_flags(split_flags(flags)))
+    check(saved.config, saved.act_space, saved.obs_space)
     reference = Subject(saved, "32", overrides=False)
     batches = list(itertools.islice(read_batches(logdir, saved, reference.agent), updates))
     content = {

@@ -4,12 +4,15 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from common.config import Config, ConfigError
 from common.data.replay import machine_memory, row_bytes
 from common.data.spaces import is_discrete
 
-# Parameters, gradients and the two moments of Adam, float32.
-BYTES_PER_PARAMETER = 4 * 4
+FLOAT32 = 4  # bytes
+# Parameters, gradients and the two moments of Adam.
+BYTES_PER_PARAMETER = 4 * FLOAT32
 
 
 def check(config: Config, act_space: Any, obs_space: Mapping[str, Any]) -> None:
@@ -68,12 +71,24 @@ def _check_memory(config: Config, act_space: Any, obs_space: Mapping[str, Any]) 
             f"gradients and moments; this machine has {_gib(there)} GiB"
         )
     rows = config.dataset.batch * config.dataset.length
-    needed = rows * sum(row_bytes(space) for space in obs_space.values())
+    needed = rows * _row_bytes(config, obs_space)
     if needed > there:
         raise ConfigError(
-            f"dataset: batch {config.dataset.batch} of length {config.dataset.length} takes "
-            f"{_gib(needed)} GiB; this machine has {_gib(there)} GiB"
+            f"dataset: an update on batch {config.dataset.batch} of length {config.dataset.length} "
+            f"takes {_gib(needed)} GiB or more; this machine has {_gib(there)} GiB"
         )
+
+
+def _row_bytes(config: Config, obs_space: Mapping[str, Any]) -> int:
+    """What an update holds at least for each row of the batch.
+
+    Its observations, as they are stored, as float32 and as predictions of these, and the states
+    that are imagined from it.
+    """
+    stored = sum(row_bytes(space) for space in obs_space.values())
+    observed = sum(int(np.prod(space.shape)) for space in obs_space.values())
+    state = config.rssm.deter + config.rssm.stoch * (config.rssm.discrete or 1)
+    return stored + FLOAT32 * (2 * observed + config.imag_horizon * state)
 
 
 def _parameters(config: Config, act_space: Any) -> dict[str, int]:
