@@ -85,6 +85,29 @@ def test_the_loss_is_the_sum_of_its_parts_times_their_scales(discrete):
     np.testing.assert_allclose(parts["kl"], np.mean(result.kl), rtol=1e-5)
 
 
+def test_the_scales_of_the_loss_follow_schedules_over_agent_steps():
+    agent = tiny.agent(OBS, loss_scales__kl="linear(0,2,100)")
+    data = prepared(agent)
+    for agent_steps, scale in ((0, 0.0), (25, 0.5), (1000, 2.0)):
+        result = agent.wm.loss(data, None, Modes(), agent_steps)
+        parts = {k: v for k, v in result.metrics.items() if k.endswith("_loss")}
+        total = sum(float(v) * (scale if k == "kl_loss" else 1) for k, v in parts.items())
+        np.testing.assert_allclose(result.loss, total, rtol=1e-5)
+
+
+def test_an_update_takes_the_scales_of_its_agent_step():
+    scheduled, constant, other = (
+        tiny.agent(OBS, loss_scales__kl=scale) for scale in ("linear(0,2,100)", 0.5, 2.0)
+    )
+    learned = []
+    for agent in (scheduled, constant, other):
+        agent.train(tiny.batch(agent), None, 25)
+        weights = agent.wm.rssm.named_variables().values()
+        learned.append(np.concatenate([np.ravel(value) for value in weights]))
+    np.testing.assert_array_equal(learned[0], learned[1])
+    assert (learned[0] != learned[2]).any()
+
+
 def test_each_head_is_judged_on_its_own_row():
     agent = tiny.agent(OBS)
     data = prepared(agent)

@@ -255,7 +255,7 @@ class Agent(Module):
     ) -> Update:
         """World model first; the behaviours learn in the world model that this made."""
         data, optimizers = self.wm.preprocess(batch), self.optimizers
-        model, step = self.wm.learn(data, state, draws, optimizers["model_opt"])
+        model, step = self.wm.learn(data, state, draws, optimizers["model_opt"], agent_steps)
         task = self.behavior.learn(
             self.wm, model.post, data["is_terminal"], agent_steps, draws, optimizers
         )

@@ -14,6 +14,7 @@ from common.nn.draws import Draws, Modes
 from common.nn.layers import Module
 from common.nn.optimizer import Minimized, Optimizer
 from common.nn.returns import discount_weights
+from common.nn.schedule import schedule
 from dreamerv2.agent.imagined import Imagined, Remembered, columns
 from dreamerv2.agent.nets import MLP, Decoder, Encoder
 from dreamerv2.agent.precision import Precision
@@ -112,7 +113,11 @@ class WorldModel(Module):
         return tf.concat([stoch, tf.cast(state["deter"], stoch.dtype)], -1)
 
     def loss(
-        self, data: Mapping[str, tf.Tensor], state: State | None, draws: Draws | Modes
+        self,
+        data: Mapping[str, tf.Tensor],
+        state: State | None,
+        draws: Draws | Modes,
+        agent_steps: tf.Tensor | int = 0,
     ) -> WorldModelLoss:
         """The variational bound (arXiv 2010.02193, equation 2) on preprocessed rows `[B, T, ...]`.
 
@@ -120,6 +125,8 @@ class WorldModel(Module):
         data       o0      o1      o2      observation, r_t, and a_{t-1} that led to them
         post       s0      s1      s2      state carried in from the batch before: s_-1
         heads     [o0]    [o1]    [o2]     each predicts its own row from s_t
+
+        agent_steps: where the schedules of `loss_scales` stand.
         """
         config = self._config
         embed = self.encoder(data)
@@ -135,7 +142,8 @@ class WorldModel(Module):
         feat = self.feat(post)
         likes = {k: dist.log_prob(data[k]) for k, dist in self.predictions(feat).items()}
         losses = {"kl": kl_loss} | {k: -tf.reduce_mean(like) for k, like in likes.items()}
-        loss = tf.add_n([config.loss_scales.get(k, 1.0) * v for k, v in losses.items()])
+        scales = {k: schedule(config.loss_scales.get(k, 1.0), agent_steps) for k in losses}
+        loss = tf.add_n([scales[k] * v for k, v in losses.items()])
         metrics = {f"{k}_loss": v for k, v in losses.items()}
         metrics["model_kl"] = tf.reduce_mean(kl)
         metrics["prior_ent"] = tf.reduce_mean(self.rssm.dist(prior).entropy())
@@ -149,11 +157,12 @@ class WorldModel(Module):
         state: State,
         draws: Draws | Modes,
         optimizer: Optimizer,
+        agent_steps: tf.Tensor | int = 0,
     ) -> tuple[WorldModelLoss, Minimized]:
         """One step of `optimizer` on the loss of preprocessed rows; see `loss`."""
         self.encoder.update_stats(data)
         with tf.GradientTape() as tape:
-            model = self.loss(data, state, draws)
+            model = self.loss(data, state, draws, agent_steps)
         return model, optimizer.minimize(model.loss, tape, "model")
 
     def predictions(self, feat: tf.Tensor) -> dict:

@@ -90,7 +90,7 @@ _KINDS = {
     "actor_grad_mix": cfg.either(cfg.number(0, 1), _SCHEDULE),
     "actor_ent": cfg.either(cfg.number(-1e6, 1e6), _SCHEDULE),
 }
-_OPEN_MAPS = {"loss_scales": cfg.number(0, 1e9)}
+_OPEN_MAPS = {"loss_scales": cfg.either(cfg.number(0, 1e9), _SCHEDULE)}
 
 
 class Arguments(NamedTuple):
