@@ -78,13 +78,17 @@ def test_a_mistake_of_the_user_is_one_line_and_other_errors_are_not_hidden(capsy
         raise KeyError
 
 
+def test_the_home_of_nobody_is_refused():
+    parser = Parser("name", "what it does", run=False)
+    parser.add_argument("--logdir", type=directory)
+    with pytest.raises(ValueError, match="got ~no-such-user/x, but there is no such user"):
+        parser.parse_args(["--logdir", "~no-such-user/x"])
+
+
 def test_bytes_that_are_no_utf_8_are_refused():
     parser = Parser("name", "what it does", run=False)
     parser.add_argument("--out")
     assert parser.parse_args(["--out", "ä.png"]).out == "ä.png"
-    parser.add_argument("--logdir", type=directory)
-    with pytest.raises(ValueError, match="got ~no-such-user/x, but there is no such user"):
-        parser.parse_args(["--logdir", "~no-such-user/x"])
     with pytest.raises(ValueError, match=r"got '\\udcff.png', expected UTF-8"):
         parser.parse_args(["--out", "\udcff.png"])
 

@@ -69,6 +69,8 @@ def test_bounds_set_the_grid_and_what_lies_outside_counts_for_its_edge(tmp_path)
     grid = coverage.make_grid([seen], cells=4, bounds=(0, 4))
     np.testing.assert_array_equal(grid.of(seen.rows[0])[:, 0], [0, 0, 0, 3, 3])
     np.testing.assert_array_equal(coverage.counts(seen, grid), [2])
+    narrow = coverage.make_grid([seen], cells=1000, bounds=(0, 1e-6))
+    np.testing.assert_array_equal(narrow.of(np.array([[-1e15], [1e15]]))[:, 0], [0, 999])
 
 
 def test_the_map_shows_where_a_run_was_until_an_env_frame(tmp_path):

@@ -12,7 +12,6 @@ REWARDS = {"reward": True, "noreward": False}
 ACHIEVEMENT = "log_achievement_"  # of the keys that count what was achieved
 CELL = 32  # pixels of a cell's side in `render`; 9 cells are seen
 SMALLEST = 18  # pixels of a side; the game's own drawing fails below it
-SMALLEST = 18  # pixels of a side; the game's own drawing fails below it
 
 
 class Crafter(Env):

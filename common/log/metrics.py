@@ -52,7 +52,7 @@ def read_last_rows(path: Path, most_bytes: int = 2**16) -> list[Row]:
 def _row(line: str) -> Row | None:
     """The numbers of a line; None where it has no step. Other values are left out.
 
-    Whole numbers that a float does not hold exactly become floats: NumPy takes no longer ones.
+    Whole numbers from 2**53 on become floats: JSON's may be longer than NumPy's integers.
     """
     try:
         found = json.loads(line)

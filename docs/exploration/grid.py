@@ -44,7 +44,8 @@ class Grid(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self._row, self._taken = next((i, 0) for i, row in enumerate(self._map) if "S" in row)
+        self._taken = 0
+        self._row = next(i for i, row in enumerate(self._map) if "S" in row)
         self._column = self._map[self._row].index("S")
         return self._observation(), {}
 

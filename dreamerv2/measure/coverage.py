@@ -41,7 +41,8 @@ class Grid(NamedTuple):
     def of(self, rows: np.ndarray) -> np.ndarray:
         """The cell of each row, int `[T, D]`; what lies outside counts for the cell at the edge."""
         width = np.maximum(self.high - self.low, 1e-9) / self.cells
-        return np.clip(np.floor((rows - self.low) / width).astype(int), 0, self.cells - 1)
+        # As floats first: what lies far outside is more than an int holds.
+        return np.clip(np.floor((rows - self.low) / width), 0, self.cells - 1).astype(int)
 
     @property
     def unit(self) -> str:

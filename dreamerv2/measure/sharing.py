@@ -43,8 +43,8 @@ def measure_sharing(config: Config, count: int, turns: int = TURNS) -> list[Turn
     with contextlib.ExitStack() as stack:
         alone = [stack.enter_context(_learner(config, [], 0))]
         addresses = _free_addresses(count)
-        group = [_learner(config, addresses, index) for index in range(count)]
-        shared = [stack.enter_context(learner) for learner in group]
+        workers = [_learner(config, addresses, index) for index in range(count)]
+        shared = [stack.enter_context(worker) for worker in workers]
         _answers([*alone, *shared])
         return [Turn(_cpu_seconds(alone), _cpu_seconds(shared)) for _ in range(turns)]
 

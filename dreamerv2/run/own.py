@@ -49,8 +49,8 @@ def _needs_arguments(function: Callable) -> bool:
         inspect.signature(function).bind()
     except TypeError:
         return True
-    except ValueError:  # some that are written in C do not tell
-        return False
+    except ValueError:
+        pass  # some that are written in C do not tell
     return False
 
 
