@@ -58,20 +58,26 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser("bench", __doc__, run=False)
     parser.add_argument("--size", nargs="+", default=["full", "small"], metavar="SIZE")
     parser.add_argument("--precision", nargs="+", default=["32"], metavar="P")
-    parser.add_argument(
+    one_thing = parser.add_mutually_exclusive_group()
+    one_thing.add_argument(
         "--growth", action="store_true", help="what grows with the replay, of the first size"
     )
-    parser.add_argument(
-        "--split", type=at_least(2), metavar="N", help="processes that share an update"
+    one_thing.add_argument(
+        "--split",
+        type=at_least(2),
+        metavar="N",
+        help="processes that share an update, of the first size",
     )
-    parser.add_argument("--against", type=Path, metavar="PATH", help="the author's code")
-    parser.add_argument(
+    one_thing.add_argument(
         "--envs", nargs="+", type=int, default=[], metavar="N", help="environments at once"
     )
+    parser.add_argument("--against", type=Path, metavar="PATH", help="the author's code")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     args, flags = parser.parse_known_args(argv)
-    if args.envs and args.against:
-        raise ValueError("--against: the author's code is not timed with --envs")
+    if args.against and (args.envs or args.growth or args.split):
+        raise ValueError("--against: not with --envs, --growth or --split")
+    if args.json and (args.growth or args.split):
+        raise ValueError("--json: not with --growth or --split, which print their results only")
     return args, flags
 
 

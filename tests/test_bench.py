@@ -66,6 +66,8 @@ def test_a_product_of_unknown_shape_is_an_error():
         ["--size", "vector", "--task", "gym_No-v0"],
         ["--size", "vector", "--actor.dist", "normal"],
         ["--envs", "2", "--against", "/"],
+        ["--split", "2", "--growth"],
+        ["--split", "2", "--json", "a.json"],
         ["--split", "1"],
         ["--split", "3"],  # of 16 sequences
     ],
