@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dreamerv2.measure import coverage
 
         text = coverage.report(
-            args.logdirs, args.key, args.cells, args.out, args.bounds, args.there
+            args.logdirs, args.key, args.cells, args.out, args.bounds, args.reachable
         )
     print(f"{text}\n{args.out}")
     return 0
@@ -50,11 +50,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--of",
-        dest="there",
+        dest="reachable",
         type=at_least(0),
         default=0,
         metavar="N",
-        help="cells that there are, to show shares of; 0: numbers of cells",
+        help="cells that can be entered, to show shares of; 0: numbers of cells",
     )
     args = parser.parse_args(argv)
     low, high = args.bounds or (0, 1)

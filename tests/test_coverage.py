@@ -99,6 +99,7 @@ def test_shares_are_of_the_cells_that_there_are(tmp_path, capsys):
         (["--bounds", "2", "1"], "--bounds 2 1: expected the lower number first"),
         (["--bounds", "0", "inf"], "--bounds 0 inf: expected numbers up to 1e+15"),
         (["--cells", "1001"], "--cells: got 1001, expected a whole number from 2 to 1000"),
+        (["--of", "1"], "--of 1: a run of gym_line has seen 2 cells"),
         (["--of", "-1"], "--of: got -1, expected a whole number from 0 on"),
         (["--key", "position"], "--key position: "),
         (["--cells", "1"], "--cells: got 1, expected a whole number from 2 on"),

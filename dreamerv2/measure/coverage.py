@@ -36,7 +36,7 @@ class Grid(NamedTuple):
     low: np.ndarray  # float [D]
     high: np.ndarray  # float [D]
     cells: int
-    there: int  # cells that there are; 0: not known
+    reachable: int  # cells that can be entered; 0: not known
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """The cell of each row, int `[T, D]`; what lies outside counts for the cell at the edge."""
@@ -47,11 +47,11 @@ class Grid(NamedTuple):
     @property
     def unit(self) -> str:
         """What is counted."""
-        return f"% of {self.there} cells" if self.there else "cells"
+        return f"% of {self.reachable} cells" if self.reachable else "cells"
 
     def counted(self, cells: np.ndarray) -> np.ndarray:
         """Numbers of cells in that unit."""
-        return 100 * cells / self.there if self.there else cells
+        return 100 * cells / self.reachable if self.reachable else cells
 
 
 class Group(NamedTuple):
@@ -107,7 +107,7 @@ def _vector(path: Path, key: str) -> np.ndarray:
 
 
 def make_grid(
-    runs: Sequence[Seen], cells: int, bounds: Sequence[float] | None = None, there: int = 0
+    runs: Sequence[Seen], cells: int, bounds: Sequence[float] | None = None, reachable: int = 0
 ) -> Grid:
     """The grid over what all runs saw, or from one bound to the other along each number.
 
@@ -120,7 +120,7 @@ def make_grid(
     low, high = both.min(0), both.max(0)
     if bounds:
         low, high = np.full_like(low, bounds[0]), np.full_like(high, bounds[1])
-    return Grid(low, high, cells, there)
+    return Grid(low, high, cells, reachable)
 
 
 def counts(run: Seen, grid: Grid) -> np.ndarray:
@@ -148,26 +148,33 @@ def report(
     cells: int,
     out: Path,
     bounds: Sequence[float] | None = None,
-    there: int = 0,
+    reachable: int = 0,
 ) -> str:
     """Draws the curves of all runs into `out`; returns a table of where they ended.
 
     Args:
-        bounds: see `make_grid`. there: how many cells can be entered; the shares of them are given.
+        bounds: see `make_grid`.
+        reachable: how many cells can be entered, to give shares of them; 0: numbers of cells.
+
+    ValueError where a run has seen more than that.
     """
     tasks: dict[str, list[Seen]] = defaultdict(list)
     for logdir in logdirs:
         run = read(logdir, key)
         tasks[run.task].append(run)
-    grids = {task: make_grid(runs, cells, bounds, there) for task, runs in tasks.items()}
+    grids = {task: make_grid(runs, cells, bounds, reachable) for task, runs in tasks.items()}
     groups = {task: _groups(runs, grids[task]) for task, runs in tasks.items()}
+    for task, found in groups.items():
+        most = max(group.seen.max() for group in found)
+        if 0 < reachable < most:
+            raise ValueError(f"--of {reachable}: a run of {task} has seen {most:g} cells")
     _draw(groups, grids, key, out)
     rows = [("task", "acts", "runs", "env frames", "cells seen: mean [95 % interval]")]
     for task, found in groups.items():
         for group in found:
             last = grids[task].counted(group.seen[:, -1])
             mean = with_interval(float(np.mean(last)), *_interval(last))
-            if there:
+            if reachable:
                 mean += f" {grids[task].unit}"
             frames = number(float(group.frames[-1]))
             rows.append((task, group.behavior, str(len(last)), frames, mean))
