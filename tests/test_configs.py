@@ -249,6 +249,21 @@ def test_schedules_that_are_accepted_are_understood(value):
     assert config.actor_ent == config.actor_grad_mix == value
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("loss_scales.kl", "linear(-1,1,100)"),
+        ("loss_scales.kl", "warmup(100,1e10)"),
+        ("actor_grad_mix", "exp(1,1.1,5)"),
+        ("actor_ent", "horizon(0,10,100)"),
+        ("loss_scales.kl", "horizon(0.5,10,100)"),
+    ],
+)
+def test_a_schedule_stays_within_the_bounds_of_its_key(key, value):
+    with pytest.raises(ConfigError, match=rf"{key}: .* is not accepted; .* within them"):
+        blocks.make_config([], {key: value})
+
+
 def test_the_logdir_is_required():
     with pytest.raises(ConfigError, match="--logdir is missing"):
         blocks.parse_args(["--configs", "atari"])

@@ -25,7 +25,8 @@ def parse_schedule(value: float | str) -> tuple[str, tuple[float, ...]]:
     """Splits a schedule into its name and arguments; a number becomes `('constant', (number,))`.
 
     Raises:
-        ValueError: neither a finite number nor a schedule of such with a positive duration.
+        ValueError: neither a finite number nor a schedule of such with a positive duration, and of
+            `horizon` with positive horizons.
     """
     arguments: tuple[float, ...]
     try:
@@ -35,13 +36,25 @@ def parse_schedule(value: float | str) -> tuple[str, tuple[float, ...]]:
         else:
             name, arguments = match[1], tuple(map(float, match[2].split(",")))
             count, duration = _ARGUMENTS[name]
-            if len(arguments) != count or arguments[duration] <= 0:
+            positive = arguments if name == "horizon" else arguments[duration : duration + 1]
+            if len(arguments) != count or min(positive) <= 0:
                 raise ValueError
         if not all(map(math.isfinite, arguments)):
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"schedule {value!r}: expected a number, {ACCEPTED}") from None
     return name, arguments
+
+
+def ends(value: float | str) -> tuple[float, float]:
+    """The values of a schedule at step 0 and after its duration; all others lie between them."""
+    name, arguments = parse_schedule(value)
+    if name == "constant":
+        return arguments[0], arguments[0]
+    if name == "warmup":
+        return 0.0, arguments[1]
+    first, last = arguments[:2]
+    return (1 - 1 / first, 1 - 1 / last) if name == "horizon" else (first, last)
 
 
 def schedule(value: float | str, agent_steps: "tf.Tensor") -> "tf.Tensor":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from common import VERSION
 from common import config as cfg
-from common.nn.schedule import ACCEPTED, parse_schedule
+from common.nn.schedule import ACCEPTED, ends
 from dreamerv2.run import usage
 
 DEFAULT_BLOCKS = ("atari",)
@@ -19,7 +19,18 @@ DEFAULT_BLOCKS = ("atari",)
 OBJECT = "object "
 OWN = "own_"  # begins the task of such a run, and of one with `env`
 
-_SCHEDULE = cfg.checked(parse_schedule, f"a schedule {ACCEPTED}")
+
+def _scheduled(low: float, high: float) -> cfg.Kind:
+    """A number within the bounds, or a schedule that stays within them."""
+
+    def check(value):
+        if not all(low <= end <= high for end in ends(value)):
+            raise ValueError
+
+    schedule = cfg.checked(check, f"a schedule {ACCEPTED} that stays within them")
+    return cfg.either(cfg.number(low, high), schedule)
+
+
 # Functions of TensorFlow that map each number to one, apart from none and mish.
 ACTIVATIONS = (
     *("none", "mish", "elu", "relu", "relu6", "leaky_relu", "selu", "gelu", "silu", "swish"),
@@ -87,10 +98,10 @@ _KINDS = {
     r".*_opt\.clip": cfg.number(1e-6, 1e9),
     r".*\.act": cfg.choice(*ACTIVATIONS),
     "actor_grad": cfg.choice("auto", "reinforce", "dynamics", "both"),
-    "actor_grad_mix": cfg.either(cfg.number(0, 1), _SCHEDULE),
-    "actor_ent": cfg.either(cfg.number(-1e6, 1e6), _SCHEDULE),
+    "actor_grad_mix": _scheduled(0, 1),
+    "actor_ent": _scheduled(-1e6, 1e6),
 }
-_OPEN_MAPS = {"loss_scales": cfg.either(cfg.number(0, 1e9), _SCHEDULE)}
+_OPEN_MAPS = {"loss_scales": _scheduled(0, 1e9)}
 
 
 class Arguments(NamedTuple):
