@@ -237,7 +237,8 @@ class Checkpoints:
         return sorted(names)
 
     def latest(self) -> Path | None:
-        """The checkpoint of the most agent steps, or None."""
+        """The checkpoint of the most agent steps, or None; what is being written counts."""
+        concurrent.futures.wait(self._writing)
         return next(reversed(self.all()), None)
 
     def path(self, agent_steps: int | None = None) -> Path:

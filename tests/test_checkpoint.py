@@ -269,7 +269,7 @@ def test_a_checkpoint_written_behind_is_that_of_the_call_and_its_error_is_not_lo
     monkeypatch.setattr(checkpoint, "save", lambda *args: (begin.wait(), slow(*args)))
     checkpoints.save_behind(5, ARRAYS, meta)
     meta["list"].append(2)  # training goes on
-    assert checkpoints.latest() is None
+    assert checkpoints.all() == []
     begin.set()
     checkpoints.wait()
     assert checkpoints.load(checkpoints.path(5))[1] == {"list": [1]}
@@ -283,6 +283,14 @@ def test_a_checkpoint_written_behind_is_that_of_the_call_and_its_error_is_not_lo
         checkpoints.save(7, ARRAYS, meta)
     checkpoints.wait()
     assert [path.name for path in checkpoints.all()] == ["000000000005.npz"]
+
+
+def test_the_latest_checkpoint_is_the_one_that_is_being_written(tmp_path, monkeypatch):
+    checkpoints, begin, slow = Checkpoints(tmp_path, keep=1), threading.Event(), checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *args: (begin.wait(), slow(*args)))
+    checkpoints.save_behind(5, ARRAYS, META)
+    threading.Timer(0.2, begin.set).start()
+    assert checkpoints.latest() == tmp_path / "000000000005.npz"
 
 
 def test_two_checkpoints_are_written_behind_in_their_order_and_a_third_waits(tmp_path, monkeypatch):
