@@ -28,6 +28,7 @@ SETTINGS = {
     "encoder__image_net": "mlp",
     "decoder__image_net": "mlp",
     "encoder__image_stats": True,
+    "decoder__image_dist": "contrast",
     "reward_norm__momentum": 0.9,
     "expl_behavior": "Plan2Explore",
     "expl_reward_norm__momentum": 0.9,
@@ -61,6 +62,7 @@ def between_the_shares():
     agent = tiny.agent(OBS, **SETTINGS)
     data = agent.wm.preprocess(tiny.tensors(tiny.batch(agent, ROWS)))
     agent.wm.encoder.update_stats(data)  # as an update does before its loss
+    agent.wm.decoder.update_bounds(data)
     halves = np.split(agent.wm.loss(data, None, Modes()).kl.numpy(), 2)
     means = sorted(half.mean() for half in halves)
     return float(0.7 * means[0] + 0.3 * means[1])

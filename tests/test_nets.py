@@ -18,7 +18,7 @@ from common.nn.layers import (
     make_norm,
 )
 from dreamerv2.agent.nets import MLP, Decoder, Encoder, matching_keys
-from dreamerv2.agent.pixels import ImageBernoulli, ImageNormal, PixelStats, pool
+from dreamerv2.agent.pixels import ImageBernoulli, ImageNormal, PixelBounds, PixelStats, pool
 from dreamerv2.agent.precision import Precision
 
 RNG = np.random.default_rng(0)
@@ -380,6 +380,40 @@ def test_running_statistics_are_those_of_all_images_while_there_are_few():
     np.testing.assert_allclose(stats.standardize(tf.constant(images)), expected, atol=1e-3)
 
 
+def test_the_bounds_of_a_pixel_are_the_darkest_and_brightest_it_has_been_and_slowly_close():
+    images = RNG.uniform(-0.4, 0.4, (3, 2, 5, 4, 4, 1)).astype(np.float32)
+    bounds = PixelBounds((4, 4, 1))
+    bounds.update(tf.constant(images[0]))
+    dark, bright = bounds.read()
+    np.testing.assert_allclose(dark, images[0].min((0, 1)))
+    np.testing.assert_allclose(bright, np.maximum(images[0].max((0, 1)), dark + 0.1))
+    for batch in images[1:]:
+        bounds.update(tf.constant(batch))
+    np.testing.assert_allclose(bounds.read()[0], images.min((0, 1, 2)), atol=2e-4)
+    np.testing.assert_allclose(bounds.read()[1], images.max((0, 1, 2)), atol=2e-4)
+    before = bounds.read()
+    for _ in range(20):
+        bounds.update(tf.zeros([1, 4, 4, 1]))
+    share = (bounds.read()[1] - bounds.read()[0]) / (before[1] - before[0])
+    np.testing.assert_allclose(share, (1 - 2e-4) ** 20, atol=1e-5)
+
+
+def test_within_its_bounds_a_pixel_of_gray_costs_what_one_of_black_does():
+    config = tiny.config(decoder__image_dist="contrast")
+    decoder = Decoder({"image": tiny.IMAGE}, 7, config.decoder, Precision(32), RNG)
+    black = RNG.random((5, 64, 64, 1)).astype(np.float32)
+    black[0], black[1] = 0, 1  # all that it can show
+    gray = black * 0.4 + 0.3
+    decoder.update_bounds({"image": tf.constant(gray - 0.5)})
+    found = decoder(tf.constant(normal(5, 7)))["image"]
+    plain = ImageBernoulli(found._logits)
+    like = found.log_prob(tf.constant(gray - 0.5))
+    np.testing.assert_allclose(like, plain.log_prob(tf.constant(black - 0.5)), rtol=1e-4)
+    np.testing.assert_allclose(found.mode() + 0.5, (plain.mode() + 0.5) * 0.4 + 0.3, atol=1e-5)
+    beyond = tf.ones_like(found.mode())
+    assert np.isfinite(found.log_prob(beyond)).all(), "brighter than it has ever been"
+
+
 def test_dense_image_nets_take_and_make_images_of_any_size():
     config = tiny.config(**{"(encoder|decoder)__image_net": "mlp", "encoder__image_stats": True})
     obs = {"image": box(5, 7, 1), "vector": box(3)}
@@ -398,10 +432,13 @@ def test_dense_image_nets_take_and_make_images_of_any_size():
 
 
 def test_no_weight_decay_or_step_touches_running_statistics():
-    agent = tiny.agent({"image": tiny.IMAGE}, encoder__image_stats=True)
+    agent = tiny.agent(
+        {"image": tiny.IMAGE}, encoder__image_stats=True, decoder__image_dist="contrast"
+    )
     owned = {id(v) for v in agent.optimizers["model_opt"].owned}
-    stats = [v for k, v in agent.wm.named_variables().items() if "pixels" in k]
-    assert stats and not owned & {id(v) for v in stats}
+    named = agent.wm.named_variables().items()
+    stats = [v for k, v in named if "pixels" in k or "bounds" in k]
+    assert len(stats) == 5 and not owned & {id(v) for v in stats}
     before = float(tf.reduce_sum(abs(stats[0])))
     agent.train(tiny.batch(agent))
     assert float(tf.reduce_sum(abs(stats[0]))) != before

@@ -24,6 +24,14 @@ def mean(values: Tensors) -> Tensors:
     return tf.nest.pack_sequence_as(values, tf.nest.flatten(averaged))
 
 
+def smallest(value: tf.Tensor) -> tf.Tensor:
+    """The smallest over all replicas, entry by entry; no gradient. All replicas must call it."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return value
+    return tf.reduce_min(context.all_gather(tf.stop_gradient(value)[None], 0), 0)
+
+
 @tf.custom_gradient
 def _mean(*values: tf.Tensor) -> Any:
     context = tf.distribute.get_replica_context()

@@ -13,7 +13,7 @@ import tensorflow as tf
 from common.nn.dists import make_dist
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Apply, Conv, ConvTranspose, Dense, Module, Stack, leading, make_norm
-from dreamerv2.agent.pixels import IMAGE_DISTS, WEIGHT, PixelStats, pool
+from dreamerv2.agent.pixels import IMAGE_DISTS, WEIGHT, PixelBounds, PixelStats, pool
 from dreamerv2.agent.precision import Precision
 
 
@@ -184,6 +184,9 @@ class Decoder(Stack):
         self._dtype, norm_dtype = precision.dtype("decoder"), precision.dtype("layernorm")
         self._likelihood_dtype = precision.dtype("image_likelihood")
         self._image_dist = IMAGE_DISTS[config.image_dist]
+        self.bounds = {}
+        if config.image_dist == "contrast":
+            self.bounds = {f"bounds_{key}": PixelBounds(shape) for key, shape in self._cnn.items()}
         self._flat = self._cnn if config.image_net == "mlp" else {}
         units = config.mlp_layers if self._flat or self._mlp else ()
         super().__init__(inputs, units, config.act, config.norm, self._dtype, norm_dtype, rng)
@@ -235,13 +238,20 @@ class Decoder(Stack):
         dists = {k: self._dist(k, tf.cast(v, self._likelihood_dtype)) for k, v in images.items()}
         return dists | {key: self.layers[f"dense_{key}"](x) for key in self._mlp}
 
+    def update_bounds(self, data: Mapping[str, tf.Tensor]) -> None:
+        """Takes the images of a batch into the bounds of each pixel, if there are any."""
+        for key in self._cnn if self.bounds else ():
+            self.bounds[f"bounds_{key}"].update(data[key])
+
     def _dist(self, key, image):
-        stats = self._image_stats(key)
+        stats, bounds = self._image_stats(key), self.bounds.get(f"bounds_{key}")
+        between = {} if bounds is None else {"bounds": bounds.read()}
         if stats is None:
-            return self._image_dist(image)
-        image += tf.cast(self._image_dist.output_of(tf.convert_to_tensor(stats.mean)), image.dtype)
+            return self._image_dist(image, **between)
+        mean = self._image_dist.output_of(tf.convert_to_tensor(stats.mean), **between)
+        image += tf.cast(mean, image.dtype)
         weight = tf.cast(WEIGHT * stats.scale(), image.dtype) if self._weight_pixels else None
-        return self._image_dist(image, weight)
+        return self._image_dist(image, weight, **between)
 
     def _flat_images(self, x) -> dict[str, tf.Tensor]:
         images, flat = {}, tf.reshape(x, [-1, self.size])

@@ -50,6 +50,35 @@ class PixelStats(Module):
         return image * scale - shift
 
 
+class PixelBounds(Module):
+    """How dark and how bright each pixel of an image `[H, W, C]` in [-0.5, 0.5] has been.
+
+    A decoder that starts from there sees every game on black: what is seldom brighter, or seldom
+    darker, than the rest of the time is far from what a network predicts without knowing it.
+    """
+
+    forget = 1e-4  # of the span, with each update: one odd image does not count for ever
+    least = 0.1  # span, of brightness, of a pixel that never changes
+
+    def __init__(self, shape):
+        self.dark = tf.Variable(tf.fill(shape, 0.5), trainable=False)
+        self.bright = tf.Variable(tf.fill(shape, -0.5), trainable=False)
+
+    def update(self, image: tf.Tensor) -> None:
+        """Takes in images `[..., H, W, C]`."""
+        image = tf.reshape(tf.cast(image, tf.float32), [-1, *self.dark.shape])
+        dark = replica.smallest(tf.reduce_min(image, 0))
+        bright = -replica.smallest(tf.reduce_min(-image, 0))
+        lost = self.forget * tf.maximum(self.bright - self.dark, 0.0)
+        self.dark.assign(tf.minimum(self.dark + lost, dark))
+        self.bright.assign(tf.maximum(self.bright - lost, bright))
+
+    def read(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Dark and bright, at least `least` apart."""
+        dark = tf.convert_to_tensor(self.dark)
+        return dark, tf.maximum(self.bright, dark + self.least)
+
+
 def pool(image: tf.Tensor, n: int) -> tf.Tensor:
     """The sums over squares of n x n pixels, divided by n, flat: `[..., H/n * W/n * C]`."""
     lead, (height, width, channels) = leading(image, 3), image.shape[-3:]
@@ -92,34 +121,43 @@ class ImageBernoulli:
 
     `weight [H, W, C]`, if given, is a factor on the terms of the pixels.
 
-    An image is in [-0.5, 0.5], as everywhere; its brightness is 0.5 more. The entropy of the target
-    is part of the loss, so that a perfect image reads what its grays cost: a black or white pixel
-    nothing, one of 0.5 ln 2. A small bright thing on black is worth some 50 times what it is worth
-    to a Normal, and a black pixel has a whole half-line of right answers.
+    Brightness goes from 0 to 1 between `bounds`: all that an image can show, or what each pixel has
+    shown so far, `[H, W, C]` each. The entropy of the target is part of the loss, so that a perfect
+    image reads what its grays cost: a black or white pixel nothing, one of 0.5 ln 2. A small bright
+    thing on black is worth some 50 times what it is worth to a Normal, and a black pixel has a whole
+    half-line of right answers.
     """
 
-    def __init__(self, logits: tf.Tensor, weight: tf.Tensor | None = None):
-        self._logits, self._weight = logits, weight
+    def __init__(self, logits: tf.Tensor, weight: tf.Tensor | None = None, bounds=(-0.5, 0.5)):
+        self._logits, self._weight, self._bounds = logits, weight, bounds
 
     @staticmethod
-    def output_of(image: tf.Tensor) -> tf.Tensor:
+    def output_of(image: tf.Tensor, bounds=(-0.5, 0.5)) -> tf.Tensor:
         """What a network has to give for this image, which may lack black and white."""
-        brightness = tf.clip_by_value(image + 0.5, 1e-3, 1 - 1e-3)
+        brightness = tf.clip_by_value(_brightness(image, bounds), 1e-3, 1 - 1e-3)
         return tf.math.log(brightness / (1 - brightness))
 
     def mode(self) -> tf.Tensor:
         """The expected image."""
-        return tf.nn.sigmoid(tf.cast(self._logits, tf.float32)) - 0.5
+        dark, bright = self._bounds
+        return tf.nn.sigmoid(tf.cast(self._logits, tf.float32)) * (bright - dark) + dark
 
     def log_prob(self, image: tf.Tensor) -> tf.Tensor:
-        brightness = tf.cast(image, self._logits.dtype) + 0.5
+        brightness = tf.cast(_brightness(image, self._bounds), self._logits.dtype)
         log_prob = brightness * self._logits - tf.nn.softplus(self._logits)
         if self._weight is not None:
             log_prob *= self._weight
         return tf.cast(tf.reduce_sum(log_prob, [-3, -2, -1]), tf.float32)
 
 
+def _brightness(image: tf.Tensor, bounds) -> tf.Tensor:
+    """From 0 at the dark bound to 1 at the bright one; 0 and 1 beyond them."""
+    dark, bright = bounds
+    return tf.clip_by_value((tf.cast(image, tf.float32) - dark) / (bright - dark), 0.0, 1.0)
+
+
 IMAGE_DISTS: dict[str, type[ImageNormal] | type[ImageBernoulli]] = {
     "mse": ImageNormal,
     "binary": ImageBernoulli,
+    "contrast": ImageBernoulli,  # between the bounds of each pixel
 }

@@ -161,6 +161,7 @@ class WorldModel(Module):
     ) -> tuple[WorldModelLoss, Minimized]:
         """One step of `optimizer` on the loss of preprocessed rows; see `loss`."""
         self.encoder.update_stats(data)
+        self.decoder.update_bounds(data)
         with tf.GradientTape() as tape:
             model = self.loss(data, state, draws, agent_steps)
         return model, optimizer.minimize(model.loss, tape, "model")

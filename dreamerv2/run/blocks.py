@@ -87,7 +87,7 @@ _KINDS = {
     r"actor\.dist": cfg.choice("auto", "onehot", "trunc_normal", "normal", "tanh_normal"),
     r"(encoder|decoder)\.image_net": cfg.choice("cnn", "mlp"),
     r"(encoder|decoder)\.image_scales": cfg.integer(1, 8),
-    r"decoder\.image_dist": cfg.choice("mse", "binary"),
+    r"decoder\.image_dist": cfg.choice("mse", "binary", "contrast"),
     r"kl\.free": cfg.number(0, 1e6),
     r"(kl\.balance|discount|discount_lambda|slow_target_fraction)": cfg.number(0, 1),
     r"(expl_)?reward_norm\.momentum": cfg.number(0, 1),
