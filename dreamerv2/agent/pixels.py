@@ -124,8 +124,8 @@ class ImageBernoulli:
     Brightness goes from 0 to 1 between `bounds`: all that an image can show, or what each pixel has
     shown so far, `[H, W, C]` each. The entropy of the target is part of the loss, so that a perfect
     image reads what its grays cost: a black or white pixel nothing, one of 0.5 ln 2. A small bright
-    thing on black is worth some 50 times what it is worth to a Normal, and a black pixel has a whole
-    half-line of right answers.
+    thing on black is worth some 50 times what it is worth to a Normal, and a black pixel has a
+    whole half-line of right answers.
     """
 
     def __init__(self, logits: tf.Tensor, weight: tf.Tensor | None = None, bounds=(-0.5, 0.5)):
