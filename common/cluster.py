@@ -129,18 +129,46 @@ def _listens(address: str) -> bool:
 def count_devices(devices: int | str) -> tuple[str, int]:
     """(`GPU` or `CPU`, number) of this machine's devices that `devices` asks for.
 
-    GPUs where there are any, else the CPU, which TensorFlow may be told to take for several.
-    ValueError where there are not as many.
+    GPUs where there are any, and `all` are all of them. Else the CPU, which is one device, unless
+    more are asked for: see `split_cpu`. ValueError where there are not as many.
     """
     tf = import_tensorflow()
-    kind, there = "GPU", len(tf.config.list_physical_devices("GPU"))
-    if not there:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        kind, there = "CPU", len(tf.config.get_logical_device_configuration(cpu) or [cpu])
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus:
+        count = gpus if devices == "all" else int(devices)
+        if count > gpus:
+            raise ValueError(f"devices: {count} asked for, this machine has {gpus} GPU")
+        return "GPU", count
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    there = len(tf.config.get_logical_device_configuration(cpu) or [cpu])
     count = there if devices == "all" else int(devices)
     if count > there:
-        raise ValueError(f"devices: {count} asked for, this machine has {there} {kind}")
-    return kind, count
+        split_cpu(count)
+    return "CPU", count
+
+
+def split_cpu(count: int) -> None:
+    """Makes so many devices of the CPU, each with its share of the cores.
+
+    The operations of small networks are too short for several cores, which wait for each other
+    after each. Devices that compute a part of the batch each do not wait.
+
+    Raises:
+        ValueError: there are fewer cores; or TensorFlow computes already, when it is too late.
+    """
+    tf, cores = import_tensorflow(), os.cpu_count() or 1
+    if count > cores:
+        raise ValueError(f"devices: {count} asked for, this machine has {cores} cores")
+    part = tf.config.LogicalDeviceConfiguration()
+    try:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [part] * count)
+        tf.config.threading.set_intra_op_parallelism_threads(cores // count)
+        tf.config.threading.set_inter_op_parallelism_threads(count)
+    except RuntimeError:
+        raise ValueError(
+            f"devices: {count} asked for, but this process computes on one CPU already"
+        ) from None
 
 
 def make_strategy(kind: str, count: int, cluster: Cluster = ALONE, show=print) -> Any:

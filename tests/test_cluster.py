@@ -1,7 +1,10 @@
 """TF_CONFIG and `devices`: what is understood, and what is said of the rest."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -69,9 +72,34 @@ def test_a_batch_that_cannot_be_split_is_one_line(tmp_path, capsys, monkeypatch)
 
 
 def test_more_devices_than_there_are_is_one_line(tmp_path, capsys):
-    kind, there = cluster.count_devices("all")
-    message = f"devices: {there + 1} asked for, this machine has {there} {kind}"
-    split_mistake(["--devices", str(there + 1)], message, tmp_path, capsys)
+    cores = os.cpu_count()
+    message = f"devices: {cores + 1} asked for, this machine has {cores} cores"
+    split_mistake(["--devices", str(cores + 1)], message, tmp_path, capsys)
+
+
+def test_a_cpu_that_computes_already_is_not_split(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    tf.zeros([])
+    with pytest.raises(ValueError, match="devices: 2 asked for, but this process computes on one"):
+        cluster.count_devices(2)
+
+
+def test_a_cpu_is_split_into_devices_that_share_its_cores():
+    script = """
+import os
+import tensorflow as tf
+from common import cluster
+os.cpu_count = lambda: 6
+print(*(cluster.count_devices(count) for count in ("all", 2, "all")))
+strategy = cluster.make_strategy("CPU", 2)
+print(len(strategy.extended.worker_devices), len(tf.config.list_logical_devices("CPU")))
+threads = tf.config.threading
+print(threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads())
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, *rest = run.stdout.splitlines()
+    assert first == "('CPU', 1) ('CPU', 2) ('CPU', 2)"
+    assert rest == ["2 2", "3 2"]
 
 
 def test_one_device_needs_no_strategy():

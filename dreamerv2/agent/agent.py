@@ -50,6 +50,8 @@ class Agent(Module):
         ValueError: the configuration does not fit the spaces, or an activation does not exist.
     """
 
+    devices: Sequence[str] = ("",)  # of this process, on which an update computes; "" is any
+
     def __init__(
         self,
         config,

@@ -34,7 +34,7 @@ class ParallelAgent(Agent):
         if config.xla:
             raise ValueError("xla: True does not go with several devices or workers; leave it out")
         self.strategy = strategy
-        devices = strategy.extended.worker_devices
+        self.devices = devices = strategy.extended.worker_devices
         with tf.device(devices[0]):
             super().__init__(config, obs_space, act_space)
         self._replicas: list[Agent] = [self]

@@ -166,17 +166,18 @@ def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"size": size, "precision": str(config.precision)}
     result["first_update_seconds"] = time.perf_counter() - start
     state, _ = agent.train(batch)
-    rate = matmul_gflops(agent.precision.compute)
+    rate = matmul_gflops(agent.precision.compute, agent.devices)
 
     def update():
         return agent.train(batch, state)[1]["model_loss"].numpy()
 
     result["update_seconds"] = _median(update)
     result["update_cpu_seconds"] = _median(update, time.process_time)
-    result["matmul_gflops"] = (rate + matmul_gflops(agent.precision.compute)) / 2
+    result["matmul_gflops"] = (rate + matmul_gflops(agent.precision.compute, agent.devices)) / 2
     result["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result |= _share(size, agent, batch, result)
-    result["parts_seconds"] = _parts(agent, batch)
+    # Parts are traced on one device; where several share an update, that says nothing about it.
+    result["parts_seconds"] = _parts(agent, batch) if len(agent.devices) == 1 else {}
     result["policy_ms"] = _policy_ms(agent, env)
     result["env_steps_per_second"] = _env_rate(env)
     result |= _replay(config, agent, env)
@@ -184,13 +185,22 @@ def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def matmul_gflops(dtype, size: int = MATRIX) -> float:
-    """The machine's rate for a large matrix product."""
+def matmul_gflops(dtype, devices: Sequence[str] = ("",), size: int = MATRIX) -> float:
+    """The machine's rate for a large matrix product, one on each device at the same time."""
     import tensorflow as tf
 
     matrix = tf.cast(tf.random.normal([size, size]), dtype)
-    product = tf.function(lambda x: tf.matmul(x, x), autograph=False)
-    return 2 * size**3 / _median(lambda: product(matrix)[0, 0].numpy()) / 1e9
+
+    @tf.function(autograph=False)
+    def products():
+        corners = []
+        for device in devices:
+            with tf.device(device):
+                corners.append(tf.matmul(matrix, matrix)[0, 0])
+        return corners
+
+    seconds = _median(lambda: [corner.numpy() for corner in products()])
+    return len(devices) * 2 * size**3 / seconds / 1e9
 
 
 def _median(
