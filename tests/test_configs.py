@@ -381,6 +381,19 @@ def test_values_that_cannot_work_together_are_found_before_anything_is_built(cha
         check.check(blocks.make_config(["atari"], changes), OneHot(4), obs_space)
 
 
+def test_a_batch_of_half_precision_may_be_nearly_twice_as_large(monkeypatch):
+    obs_space = {"image": gymnasium.spaces.Box(0, 255, (64, 64, 1), np.uint8)}
+    single = 50_000 * 50 * (4096 + 4 * (2 * 4096 + 15 * (600 + 32 * 32)))
+    monkeypatch.setattr(check, "machine_memory", lambda: 0.6 * single)
+    for precision in (16, "bfloat16"):
+        changes = {"dataset.batch": 50_000, "precision": precision}
+        check.check(blocks.make_config(["atari"], changes), OneHot(4), obs_space)
+    for precision in (32, "tf32"):
+        changes = {"dataset.batch": 50_000, "precision": precision}
+        with pytest.raises(ConfigError, match="dataset: an update on batch 50000"):
+            check.check(blocks.make_config(["atari"], changes), OneHot(4), obs_space)
+
+
 def test_the_activations_are_functions_of_tensorflow_that_keep_shapes():
     from common.nn import layers
 

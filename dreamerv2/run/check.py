@@ -82,13 +82,14 @@ def _check_memory(config: Config, act_space: Any, obs_space: Mapping[str, Any]) 
 def _row_bytes(config: Config, obs_space: Mapping[str, Any]) -> int:
     """What an update holds at least for each row of the batch.
 
-    Its observations, as they are stored, as float32 and as predictions of these, and the states
-    that are imagined from it.
+    Its observations, as they are stored, as what is computed in and as predictions of these, and
+    the states that are imagined from it.
     """
+    number = FLOAT32 if config.precision in (32, "tf32") else FLOAT32 // 2
     stored = sum(row_bytes(space) for space in obs_space.values())
     observed = sum(int(np.prod(space.shape)) for space in obs_space.values())
     state = config.rssm.deter + config.rssm.stoch * (config.rssm.discrete or 1)
-    return stored + FLOAT32 * (2 * observed + config.imag_horizon * state)
+    return stored + number * (2 * observed + config.imag_horizon * state)
 
 
 def _parameters(config: Config, act_space: Any) -> dict[str, int]:
