@@ -53,8 +53,8 @@ class PixelStats(Module):
 class PixelBounds(Module):
     """How dark and how bright each pixel of an image `[H, W, C]` in [-0.5, 0.5] has been.
 
-    A decoder that starts from there sees every game on black: what is seldom brighter, or seldom
-    darker, than the rest of the time is far from what a network predicts without knowing it.
+    Between these bounds a ball on gray is what it is on black: the brightest that its pixels can
+    be, where they are the darkest nearly all of the time.
     """
 
     forget = 1e-4  # of the span, with each update: one odd image does not count for ever
