@@ -194,6 +194,23 @@ def test_what_an_exploring_update_costs_is_a_part_of_its_own(monkeypatch):
     assert "exploration" not in timing._parts(greedy, tiny.batch(greedy))
 
 
+def test_noise_makes_no_part_negative(monkeypatch):
+    times = iter(range(9, 0, -1))  # every time is shorter than the one before
+    monkeypatch.setattr(timing, "_median", lambda part: float(next(times)))
+    agent = tiny.agent()
+    assert min(timing._parts(agent, tiny.batch(agent)).values()) == 0
+
+
+def test_a_column_without_parts_stands_beside_one_with_parts():
+    """XLA compiles an update as one; the block `night` has it, `small` has not."""
+    figures = {key: 1.0 for key, _ in timing._ROWS.values()} | {"precision": "32"}
+    figures |= {"bound_share": 0.9, "bound_by": "updates"}
+    whole = figures | {"size": "night", "parts_seconds": {}}
+    apart = figures | {"size": "small", "parts_seconds": {"imagination": 0.25}}
+    (row,) = [line for line in timing.report([whole, apart]).splitlines() if "imagination" in line]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["- imagination [s]", "", "0.250"]
+
+
 def test_the_rate_counts_the_steps_of_all_environments_after_the_warm_up(monkeypatch):
     """On a clock that every call of the policy moves by half a second."""
     calls, envs = [], []

@@ -176,8 +176,10 @@ def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     result["matmul_gflops"] = (rate + matmul_gflops(agent.precision.compute, agent.devices)) / 2
     result["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result |= _share(size, agent, batch, result)
-    # Parts are traced on one device; where several share an update, that says nothing about it.
-    result["parts_seconds"] = _parts(agent, batch) if len(agent.devices) == 1 else {}
+    # Parts are traced alone, on one device and without XLA. They say nothing about an update that
+    # several devices share, or that XLA compiles as one: such an update takes less than their sum.
+    whole = len(agent.devices) > 1 or (config.jit and config.xla)
+    result["parts_seconds"] = {} if whole else _parts(agent, batch)
     result["policy_ms"] = _policy_ms(agent, env)
     result["env_steps_per_second"] = _env_rate(env)
     result |= _replay(config, agent, env)
@@ -252,7 +254,10 @@ def _share(size: str, agent, batch, result) -> dict[str, Any]:
 
 
 def _parts(agent, batch) -> dict[str, float]:
-    """Seconds of the parts of an update, each traced alone."""
+    """Seconds of the parts of an update, each traced alone.
+
+    Some are differences of two times, which are 0 where noise makes them negative.
+    """
     import tensorflow as tf
 
     from common.nn.draws import Draws
@@ -292,13 +297,13 @@ def _parts(agent, batch) -> dict[str, float]:
 
     forward_s, imagination_s = seconds(lambda: forward().loss), seconds(imagination)
     explores = isinstance(agent.expl, Explorer)
-    extra = {"exploration": seconds(exploration) - forward_s} if explores else {}
+    extra = {"exploration": max(seconds(exploration) - forward_s, 0.0)} if explores else {}
     return {
         "model forward": forward_s,
-        "model backward": seconds(gradients) - forward_s,
+        "model backward": max(seconds(gradients) - forward_s, 0.0),
         "model optimiser": seconds(lambda: model.apply(ones).norm),
         "imagination": imagination_s,
-        "actor and critic": seconds(behavior) - imagination_s,
+        "actor and critic": max(seconds(behavior) - imagination_s, 0.0),
         **extra,
     }
 
@@ -403,8 +408,9 @@ def report(results: Sequence[Mapping[str, Any]]) -> str:
     for name, (key, form) in _ROWS.items():
         if key in results[0]:
             rows.append([name, *(format(r[key], form) for r in results)])
-    for part in results[0]["parts_seconds"]:
-        rows.append([f"- {part} [s]", *(f"{r['parts_seconds'][part]:.3f}" for r in results)])
+    for part in dict.fromkeys(part for r in results for part in r["parts_seconds"]):
+        seconds = (r["parts_seconds"].get(part) for r in results)
+        rows.append([f"- {part} [s]", *("" if s is None else f"{s:.3f}" for s in seconds)])
     bounds = [
         f"{r['size']}, {r['precision']}: {r['bound_share']:.0%} of the loop is {r['bound_by']}"
         for r in results
