@@ -176,6 +176,7 @@ def test_tensorboard_reads_scalars_clips_configuration_and_hyperparameters(tmp_p
         ("eval_return", "return"),
         ("success_train_log_achievement_wake_up", "episode"),
         ("score_train", "episode"),
+        ("unlocked_eval", "episode"),
         ("train_memory_bytes", "replay"),
         ("updates_per_second", "time"),
         ("advantage_std", "actor"),

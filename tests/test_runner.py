@@ -905,3 +905,4 @@ def test_success_rates_are_those_of_all_episodes_over_resumes_too(tmp_path):
     assert got == pytest.approx(rates)
     assert {row["success_train_log_never"] for row in rows} == {0.0}
     assert [row["score_train"] for row in rows] == pytest.approx([(1 + r) ** 0.5 - 1 for r in got])
+    assert {row["unlocked_train"] for row in rows} == {1}

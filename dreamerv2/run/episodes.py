@@ -74,6 +74,8 @@ class EpisodeLog:
             rates = self._successes[mode].add(done)
             self._logger.add({f"success_{mode}_{key}": rate for key, rate in rates.items()})
             self._logger.scalar(f"score_{mode}", crafter_score(list(rates.values())))
+            unlocked = sum(rate > 0 for rate in rates.values())
+            self._logger.scalar(f"unlocked_{mode}", unlocked)
 
     def _log_clips(self, episode: Mapping[str, np.ndarray]) -> None:
         for key in self._config.log_keys_video:

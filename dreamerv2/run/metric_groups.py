@@ -6,7 +6,7 @@ import re
 GROUPS = (
     ("exploration", r"expl_.*|exploring"),
     ("return", r"(train|eval)_(return|length)"),
-    ("episode", r"(sum|mean|max|success)_(train|eval)_.*|score_(train|eval)"),
+    ("episode", r"(sum|mean|max|success)_(train|eval)_.*|(score|unlocked)_(train|eval)"),
     ("replay", r"(train|eval)_.*(steps|episodes|bytes)"),
     ("time", r"time_.*|fps|updates(_per_second)?|hours|cpu_seconds|memory_gib"),
     ("actor", r"actor_.*|advantage_.*"),
