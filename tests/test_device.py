@@ -43,6 +43,15 @@ def test_an_agent_is_built_with_the_switch_where_its_precision_wants_it(tmp_path
     assert switched_on() is (precision == "tf32")
 
 
+@pytest.mark.parametrize("gpu, xla, said", [(True, False, 1), (True, True, 0), (False, False, 0)])
+def test_a_run_on_a_gpu_says_what_xla_would_save(tmp_path, monkeypatch, capsys, gpu, xla, said):
+    monkeypatch.setattr(factory, "on_gpu", lambda: gpu)
+    agent = saved.save(tmp_path, task="gym_CartPole-v1", jit=True, xla=xla)
+    capsys.readouterr()
+    factory.make_agent(agent.config, agent.obs_space, agent.act_space)
+    assert capsys.readouterr().out.count("--xla true") == said
+
+
 def test_parity_is_measured_with_exact_products(project):
     file = str(project / "tests" / "golden" / "nothing.npz")
     with pytest.raises(parity.ParityError):

@@ -8,7 +8,7 @@ from typing import Any
 from common.cluster import count_devices, exchange, from_environment, make_strategy
 from common.config import Config, dump_yaml
 from common.data.replay import Replay, machine_memory
-from common.device import import_tensorflow, setup_device
+from common.device import import_tensorflow, on_gpu, setup_device
 from common.envs import Settings, make_env, make_envs
 from common.envs.base import Env
 from common.log.logger import (
@@ -45,6 +45,11 @@ TERMINAL_METRICS = (
 EVAL_SHARE = 1 / 10
 
 # TensorFlow takes seconds to import: below, that waits until the quick checks have passed.
+
+XLA_NOTE = (
+    "Note: with --xla true an update took a third of the time on the GPU that was measured, after "
+    "one to two minutes before the first one (docs/performance.md)."
+)
 
 
 def make_runner(
@@ -104,6 +109,8 @@ def make_agent(
 
     tf.random.set_seed(config.seed)
     if strategy is None:
+        if on_gpu() and config.jit and not config.xla:
+            print(XLA_NOTE, flush=True)
         agent = Agent(config, obs_space, act_space)
     else:
         agent = ParallelAgent(config, obs_space, act_space, strategy, team.index)
