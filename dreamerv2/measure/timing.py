@@ -295,15 +295,18 @@ def _parts(agent, batch) -> dict[str, float]:
         function = tf.function(part, autograph=False)
         return _median(lambda: np.sum(tf.nest.flatten(function())[0]))
 
+    def beyond(part, before):
+        return max(seconds(part) - before, 0.0)
+
     forward_s, imagination_s = seconds(lambda: forward().loss), seconds(imagination)
     explores = isinstance(agent.expl, Explorer)
-    extra = {"exploration": max(seconds(exploration) - forward_s, 0.0)} if explores else {}
+    extra = {"exploration": beyond(exploration, forward_s)} if explores else {}
     return {
         "model forward": forward_s,
-        "model backward": max(seconds(gradients) - forward_s, 0.0),
+        "model backward": beyond(gradients, forward_s),
         "model optimiser": seconds(lambda: model.apply(ones).norm),
         "imagination": imagination_s,
-        "actor and critic": max(seconds(behavior) - imagination_s, 0.0),
+        "actor and critic": beyond(behavior, imagination_s),
         **extra,
     }
 

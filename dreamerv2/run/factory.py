@@ -44,12 +44,12 @@ TERMINAL_METRICS = (
 # The evaluation's replay holds a tenth of the training's steps, and gets as much of the memory.
 EVAL_SHARE = 1 / 10
 
-# TensorFlow takes seconds to import: below, that waits until the quick checks have passed.
-
 XLA_NOTE = (
-    "Note: with --xla true an update took a third of the time on the GPU that was measured, after "
-    "one to two minutes before the first one (docs/performance.md)."
+    "Note: --xla true brought an update to a third of its time on the GPU that was measured. The "
+    "first update then takes one to two minutes (docs/performance.md)."
 )
+
+# TensorFlow takes seconds to import: below, that waits until the quick checks have passed.
 
 
 def make_runner(
