@@ -3,15 +3,16 @@
     python -m dreamerv2.compare --logdir DIR [--precisions 32 16 bfloat16] [--seeds 0 1 2]
                                 [--jobs 1 | --ray HOST:PORT|auto|local] [any flag of train]
     python -m dreamerv2.compare --logdir DIR --runs RUN [RUN ...]
-    python -m dreamerv2.compare --audit RUN [--updates 20] [--precisions 16 bfloat16]
-                                [any flag of train]
+    python -m dreamerv2.compare --audit RUN [--checkpoints N ...] [--updates 20]
+                                [--precisions 16 bfloat16] [any flag of train]
 
 The first form trains each precision with each seed in DIR/PRECISION-SEED; what a run prints goes to
 DIR/PRECISION-SEED.log. The same command goes on where it was stopped, and tries again what failed.
 With --ray a Ray cluster makes the runs (docs/sweep.md); its nodes must share DIR. The second form
 takes runs that exist. Both write DIR/report.md, .png and .json. The third compares activations and
 gradients with those of float32, on the weights and episodes of a run, and writes
-RUN/audit/report.md, .png and .json.
+RUN/audit/report.md, .png and .json. With several checkpoints it does so for each and compares them:
+how a precision does while the agent learns. Train keeps them with --keep_checkpoints.
 
 Exit codes: 0 when there is a report of at least one finished run, 1 when no run finished, 2 for a
 mistake in what was asked for, 128 + number of the signal (130 for Ctrl-C) when it was stopped,
@@ -62,7 +63,8 @@ def _audit(args: argparse.Namespace, flags: Sequence[str], command: str) -> int:
     from dreamerv2.precision import audit
 
     precisions = args.precisions or COMPARED[1:]
-    audit.audit(args.audit, precisions, args.updates, flags, command)
+    checkpoints = sorted(set(args.checkpoints or ()))
+    audit.audit(args.audit, checkpoints, precisions, args.updates, flags, command)
     return 0
 
 
@@ -75,6 +77,13 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--jobs", type=at_least(1), help="runs at the same time; None: 1")
     parser.add_argument("--runs", nargs="+", type=directory, metavar="RUN")
     parser.add_argument("--audit", type=directory, metavar="RUN")
+    parser.add_argument(
+        "--checkpoints",
+        nargs="+",
+        type=at_least(0),
+        metavar="N",
+        help="of the audit, by their agent steps; None: the latest",
+    )
     parser.add_argument("--updates", type=at_least(1), default=20, help="batches of the audit")
     places.add_flags(parser)
     args, flags = parser.parse_known_args(argv)
@@ -85,6 +94,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise ValueError("--runs and --audit exclude each other")
     if args.runs and (flags or args.seeds or args.precisions):
         raise ValueError("--runs takes runs as they are: only --logdir goes with it")
+    if args.checkpoints and not args.audit:
+        raise ValueError("--checkpoints goes with --audit alone")
     if args.logdir is None and not args.audit:
         raise ValueError("--logdir is missing; write --logdir DIR")
     for name in ("precision", "seed"):

@@ -13,7 +13,7 @@ from driving import finish_episodes
 from common.data.driver import Driver, batched, random_policy
 from common.data.replay import Replay
 from dreamerv2 import compare
-from dreamerv2.precision import audit, audit_report
+from dreamerv2.precision import ages, audit, audit_report
 from dreamerv2.run import restore
 from dreamerv2.run.factory import configured_env
 
@@ -185,6 +185,58 @@ def test_the_command_writes_a_report_that_can_be_read(run, capsys):
     assert (run / "audit" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_several_checkpoints_are_audited_and_compared(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    saved.save(tmp_path / "run", agent_steps=40, seed=1, **SETTINGS)
+    rows = [{"step": 4 * steps, "train_return": value} for steps, value in ((39, 1), (41, 3))]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    words = f"--audit {tmp_path / 'run'} --checkpoints 100 40 --updates 1 --precisions bfloat16"
+    assert compare.main(words.split()) == 0
+    assert "at each of 2 ages of one run, from agent step 40 to 100" in capsys.readouterr().out
+    directory = tmp_path / "run" / "audit"
+    found = json.loads((directory / "report.json").read_text())["ages"]
+    assert [age["agent_steps"] for age in found] == [40, 100]
+    assert [age["train_return"] for age in found] == [1, 2]
+    for age in found:  # each is what the audit of this checkpoint alone says
+        alone = json.loads((directory / str(age["agent_steps"]) / "report.json").read_text())
+        assert alone["precisions"] == age["precisions"]
+    assert found[0]["precisions"] != found[1]["precisions"]
+    assert (directory / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert "[40](40/report.md), [100](100/report.md)" in (directory / "report.md").read_text()
+
+
+def audited(agent_steps, error, noise=0.5, largest=None):
+    """An audit of one age, with the error of the critic's gradients and of all others 0.1."""
+    at = {
+        "gradient_error": dict.fromkeys(audit.MODULES, 0.1) | {"critic": error},
+        "latents_of_other_class": 0.02,
+    }
+    if largest is not None:
+        at["sweep"] = {"largest": {"model": largest}}
+    noises = dict.fromkeys(audit.MODULES, noise)
+    found = {"agent_steps": agent_steps, "train_return": None, "sampling_noise": noises}
+    return found | {"precisions": {"16": at}}
+
+
+def test_ages_say_where_a_precision_is_worse_than_noise_and_how_the_scale_moves():
+    three = [audited(10, 2.0, largest=12), audited(90, 1.0, largest=15), audited(99, None)]
+    assert ages.largest_scales(three) == {"model": [12, 15]}
+    content = {"ages": three, "task": "t", "updates": 1, "device": "d"}
+    text = ages.verdict(content)
+    assert "critic at 2 of 3 ages (4 times at most, at agent step 10)." in text[-2]
+    assert text[-1].endswith("model: from 2^12 to 2^15; by age 2^12, 2^15.")
+    calm = [audited(10, 0.4, largest=14), audited(90, 0.1, largest=14)]
+    text = ages.verdict(content | {"ages": calm})
+    assert "less than other noise in every module at every age" in text[-2]
+    assert text[-1].endswith("model: 2^14 at every age.")
+
+
+def test_the_training_return_of_an_age_is_that_of_the_last_20_episodes_before_it():
+    rows = [{"step": i, "train_return": i} for i in range(40)] + [{"step": 41, "actor_loss": 1}]
+    assert ages.training_return(rows, 29) == pytest.approx(np.mean(range(10, 30)))
+    assert ages.training_return(rows[-1:], 50) is None
+
+
 def test_a_float16_sum_of_a_likelihood_is_off_and_a_float32_sum_is_not():
     class Decoder:
         image_keys = ("image",)
@@ -217,6 +269,8 @@ def test_a_float16_sum_of_a_likelihood_is_off_and_a_float32_sum_is_not():
     ("words", "message"),
     [
         ("--audit {run}/nothing", "no checkpoint here"),
+        ("--audit {run} --checkpoints 100 7", "checkpoint"),
+        ("--logdir {run} --checkpoints 100", "--checkpoints goes with --audit alone"),
         ("--audit {run} --rssm.deter 9", "saved variables do not match the agent"),
         ("--audit {run} --precision_overrides.nose 16", "unknown key precision_overrides.nose"),
     ],
@@ -231,7 +285,7 @@ def test_mistakes_are_one_line(run, words, message, capsys):
 def test_a_run_without_episodes_cannot_be_audited(tmp_path):
     saved.save(tmp_path, **SETTINGS)
     with pytest.raises(ValueError, match="an audit needs the episodes"):
-        audit.audit(tmp_path, ["16"], 1, [], "")
+        audit.audit(tmp_path, [], ["16"], 1, [], "")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +303,7 @@ def test_episodes_that_the_agent_was_not_trained_on_are_one_line(run, tmp_path, 
     path = tmp_path / "train_episodes" / "20260101T000000-ab-8.npz"
     np.savez(path, **{key: value for key, value in rows.items() if value is not None})
     with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
-        audit.audit(tmp_path, ["16"], 1, [], "")
+        audit.audit(tmp_path, [], ["16"], 1, [], "")
 
 
 def test_an_audit_without_float16_has_no_picture():

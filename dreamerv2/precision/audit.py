@@ -17,10 +17,11 @@ import tensorflow as tf
 from common.config import split_flags
 from common.data.replay import Replay
 from common.device import setup_device, use_tensor_float_32
+from common.log.metrics import read_metrics
 from common.nn.draws import Draws, Modes
 from dreamerv2.agent.agent import Agent
 from dreamerv2.agent.pixels import ImageNormal
-from dreamerv2.precision import audit_report
+from dreamerv2.precision import ages, audit_report
 from dreamerv2.run import restore
 from dreamerv2.run.check import check
 from dreamerv2.run.restore import Saved
@@ -44,10 +45,17 @@ class Result(NamedTuple):
 
 
 def audit(
-    logdir: Path, precisions: Sequence[str], updates: int, flags: Sequence[str], command: str
+    logdir: Path,
+    checkpoints: Sequence[int],
+    precisions: Sequence[str],
+    updates: int,
+    flags: Sequence[str],
+    command: str,
 ) -> None:
-    """Audits the latest checkpoint of a run and writes RUN/audit/report.md, .png and .json.
+    """Audits checkpoints of a run and writes RUN/audit/report.md, .png and .json.
 
+    checkpoints: by their agent steps; none: the latest. Of several, each has its report in
+        RUN/audit/AGENT_STEPS, and RUN/audit/report.md compares them (`ages`).
     flags: of train, applied to the lower precisions; `precision_overrides` above all.
 
     Raises:
@@ -55,25 +63,41 @@ def audit(
     """
     device = setup_device()
     print(device, flush=True)
-    saved = restore.read(logdir)
-    saved = saved._replace(config=saved.config.update_flags(split_flags(flags)))
-    check(saved.config, saved.act_space, saved.obs_space)
-    reference = Subject(saved, "32", overrides=False)
-    batches = list(itertools.islice(read_batches(logdir, saved, reference.agent), updates))
-    content = {
+    overrides = split_flags(flags)
+    asked = [restore.read(logdir, steps) for steps in checkpoints] or [restore.read(logdir)]
+    saved = [each._replace(config=each.config.update_flags(overrides)) for each in asked]
+    for each in saved:
+        check(each.config, each.act_space, each.obs_space)
+    shared: dict[str, Any] = {
         "command": command,
         "device": device.splitlines()[0].removeprefix("Device: "),
-        "task": saved.config.task,
-        "checkpoint": saved.path.name,
-        "trained_at": str(saved.config.precision),
+        "task": saved[-1].config.task,
         "updates": updates,
-        **measure(saved, reference, batches, precisions),
     }
-    directory = logdir / "audit"
-    directory.mkdir(exist_ok=True)
-    audit_report.write(directory, content)
-    print("\n".join(audit_report.verdict(content)))
-    print(f"\nReport: {directory / 'report.md'}", flush=True)
+    rows = read_metrics(logdir / "metrics.jsonl")
+    subjects, found = Subjects(), []
+    for number, each in enumerate(saved, 1):
+        print(f"checkpoint {each.path.name} ({number} of {len(saved)})", flush=True)
+        reference = subjects.at(each, "32", overrides=False)
+        batches = list(itertools.islice(read_batches(logdir, each, reference.agent), updates))
+        content = {
+            **shared,
+            "checkpoint": each.path.name,
+            "agent_steps": each.agent_steps,
+            "train_return": ages.training_return(rows, each.env_frames),
+            "trained_at": str(each.config.precision),
+            **measure(subjects, each, batches, precisions),
+        }
+        age = str(each.agent_steps) if len(saved) > 1 else ""
+        audit_report.write(logdir / "audit" / age, content)
+        found.append(content)
+    text = audit_report.verdict(found[-1])
+    if len(found) > 1:
+        content = {**shared, "ages": found}
+        ages.write(logdir / "audit", content)
+        text = ages.verdict(content)
+    print("\n".join(text))
+    print(f"\nReport: {logdir / 'audit' / 'report.md'}", flush=True)
 
 
 def read_batches(logdir: Path, saved: Saved, agent: Agent) -> Iterator[Arrays]:
@@ -102,12 +126,17 @@ class Subject:
         if not overrides:
             changes[r"precision_overrides\..*"] = "default"
         self.agent = saved._replace(config=saved.config.update(changes)).agent()
-        self._variables = saved.variables
+        self.config = saved.config
         self._loss_scale = saved.config.loss_scale
         self._precision = precision
-        self._steps = tf.constant(saved.agent_steps, tf.int64)
+        self.start_from(saved)
         self._update = tf.function(self._run, autograph=False)
         self._activations = tf.function(self._compute_activations, autograph=False)
+
+    def start_from(self, saved: Saved) -> None:
+        """From here on updates start from this checkpoint, whose configuration is the same."""
+        self._variables = saved.variables
+        self._steps = tf.constant(saved.agent_steps, tf.int64)
 
     def initial_scales(self) -> dict[str, float]:
         """Loss scales as configured; where dynamic, what the checkpoint holds: 2^15 until a float16
@@ -191,6 +220,21 @@ class Subject:
         return {name: tf.cast(value, tf.float32) for name, value in found.items()}
 
 
+class Subjects:
+    """The agents of one run, each built once for all checkpoints with the same configuration."""
+
+    def __init__(self) -> None:
+        self._built: dict[tuple[str, bool], Subject] = {}
+
+    def at(self, saved: Saved, precision: str, overrides: bool = True) -> Subject:
+        """The agent of a checkpoint at one precision; another checkpoint's is no longer usable."""
+        subject = self._built.get((precision, overrides))
+        if subject is None or subject.config != saved.config:
+            subject = self._built[precision, overrides] = Subject(saved, precision, overrides)
+        subject.start_from(saved)
+        return subject
+
+
 def _previous(reference: Arrays) -> dict[str, tf.Tensor]:
     """The posterior before each row, `[B T, ...]`: zeros, then all rows but the last."""
     found = {}
@@ -218,9 +262,10 @@ def optimizer_of(module: str) -> str:
 
 
 def measure(
-    saved: Saved, reference: Subject, batches: Sequence[Arrays], precisions: Sequence[str]
+    subjects: Subjects, saved: Saved, batches: Sequence[Arrays], precisions: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Everything that the report says about the batches; `reference` is the agent at float32."""
+    """Everything that the report says about the batches."""
+    reference = subjects.at(saved, "32", overrides=False)
     results = [reference.update(batch, i) for i, batch in enumerate(batches)]
     print(f"float32: {len(batches)} updates", flush=True)
     redrawn = [reference.update(batch, i + OTHER_DRAWS) for i, batch in enumerate(batches)]
@@ -230,7 +275,7 @@ def measure(
         "precisions": {},
     }
     for precision in precisions:
-        subject = Subject(saved, precision)
+        subject = subjects.at(saved, precision)
         found["precisions"][precision] = follow(subject, reference, batches, results)
         print(f"{precision}: {len(batches)} updates", flush=True)
         if subject.agent.precision.uses_float16:

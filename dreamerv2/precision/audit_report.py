@@ -27,6 +27,7 @@ are finite, and tries the next one every 2000 updates."""
 
 def write(directory: Path, content: Mapping[str, Any]) -> None:
     """Writes the three files."""
+    directory.mkdir(parents=True, exist_ok=True)
     half = swept(content)
     if half:
         draw(directory / "report.png", content, half)
