@@ -11,10 +11,12 @@ import numpy as np
 
 from common.files import write_json, write_text
 from common.log.metrics import Row
-from common.report.figures import COLORS, figure, plain
+from common.report.figures import COLORS, figure, plain, whole_numbers
 from common.report.tables import number, percent, table
 
 NOISE = "#888888"
+PANELS = 8  # seven modules, and the loss scales
+TICKS = (1e-3, 1e-2, 1e-1, 1.0)  # of relative errors
 RETURN_EPISODES = 20  # the last ones before a checkpoint
 
 HOW_TO_READ = """\
@@ -152,42 +154,37 @@ def error_series(ages: Sequence[Audit]) -> Iterator[tuple[str, list[Mapping[str,
 def draw(path: Path, content: Content) -> None:
     """One panel per module with its errors by age, and one with the loss scales."""
     ages = content["ages"]
-    steps = [age["agent_steps"] for age in ages]
+    modules, colors = ages[0]["sampling_noise"], [*COLORS[: len(ages[0]["precisions"])], NOISE]
     with figure(path, 16, 8, dpi=100) as drawing:
         drawing.suptitle(f"{content['task']}: relative error of gradients by age of the agent")
-        *panels, last = drawing.subplots(2, 4, sharex=True).flat
-        for axes, module in zip(panels, ages[0]["sampling_noise"], strict=True):
-            for color, (label, errors) in zip(_colors(ages), error_series(ages), strict=True):
-                axes.plot(
-                    steps,
-                    [_percentage(each[module]) for each in errors],
-                    "o-",
-                    color=color,
-                    label=label,
-                )
-            axes.set(title=module, yscale="log", ylabel="%")
+        *panels, last = drawing.subplots(2, PANELS // 2, sharex=True).flat
+        for axes, module in zip(panels, modules, strict=True):
+            for color, (label, errors) in zip(colors, error_series(ages), strict=True):
+                axes.plot([_share(e[module]) for e in errors], "o-", color=color, label=label)
+            axes.set(title=module, yscale="log", ylim=(1e-4, 3), ylabel="error")
+            axes.set_yticks(TICKS, [f"{100 * tick:g} %" for tick in TICKS])
         handles, names = panels[0].get_legend_handles_labels()
         drawing.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-        _draw_scales(last, steps, largest_scales(ages))
+        _draw_scales(last, largest_scales(ages))
+        labels = [f"{age['agent_steps']:,}" for age in ages]
         for axes in (*panels, last):
-            axes.set(xscale="log", xlabel="agent step")
+            axes.set_xticks(range(len(ages)), labels, rotation=30)
+            axes.set(xlabel="agent step")
+            axes.minorticks_off()
             plain(axes)
 
 
-def _percentage(error: float | None) -> float:
-    return np.nan if error is None else 100 * error
+def _share(error: float | None) -> float:
+    return np.nan if error is None else error
 
 
-def _colors(ages: Sequence[Audit]) -> list[str]:
-    return [*COLORS[: len(ages[0]["precisions"])], NOISE]
-
-
-def _draw_scales(axes, steps, scales):
+def _draw_scales(axes, scales):
     if not scales:
         axes.set_axis_off()
         return
     for color, (optimizer, exponents) in zip(COLORS[2:], scales.items(), strict=False):
-        known = [np.nan if e is None else e for e in exponents]
-        axes.plot(steps, known, "o-", color=color, label=optimizer)
+        known = [np.nan if exponent is None else exponent for exponent in exponents]
+        axes.plot(known, "o-", color=color, label=optimizer)
     axes.set(title="Largest loss scale that holds", ylabel="exponent of 2")
+    whole_numbers(axes.yaxis)
     axes.legend(frameon=False)
