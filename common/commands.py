@@ -54,12 +54,12 @@ class Parser(argparse.ArgumentParser):
     """Flags of a command; a mistake is a ValueError.
 
     command: its name. description: for `--help`. run: whether it works on a finished run, which
-    `--logdir`, `--checkpoint` and `--seed` then name.
+    `--logdir`, `--checkpoint` and `--seed` then name. required: whether it needs `--logdir`.
 
     `parse_known_args` leaves flags that it does not know to `train`.
     """
 
-    def __init__(self, command: str, description: str, *, run: bool = True):
+    def __init__(self, command: str, description: str, *, run: bool = True, required: bool = True):
         super().__init__(
             f"python -m dreamerv2.{command}",
             description=description,
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument("--version", action="version", version=VERSION)
         if run:
-            self.add_argument("--logdir", type=directory, required=True, help="of the run")
+            self.add_argument("--logdir", type=directory, required=required, help="of the run")
             self.add_argument(
                 "--checkpoint", type=int, metavar="N", help="its agent steps; None: the latest"
             )
