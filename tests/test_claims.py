@@ -102,8 +102,11 @@ def test_the_command_writes_tables_and_a_picture(tmp_path, capsys):
     ]
 
 
-def test_the_picture_survives_a_variable_that_never_changes(tmp_path):
+def test_a_variable_that_never_changes_has_a_dash_and_no_bar(tmp_path):
     constant = report()
+    constant["information"]["entropy_bits"] = [4.0, 0.0]
+    found = cells({"a": constant, "b": report()})
+    assert found["most about bricks"] == ["-", "30 % (variable 1)"]
     constant["probe"]["errors"]["mean"]["mean"]["bricks"] = 0.0
     claims.draw(tmp_path / "a.png", {"a": constant})
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -180,14 +180,15 @@ def _errors(part: str, variable: str) -> Cell:
 
 
 def _told(variable: str) -> Cell:
-    """A cell: the largest share of a game variable's entropy that one latent variable tells."""
+    """A cell: the largest share of a game variable's entropy that one latent variable tells; a dash
+    where the game variable never changed."""
 
     def cell(report: Report) -> str:
         found = report["information"]
         column = found["variables"].index(variable)
-        told = [bits[column] for bits in found["bits"]]
+        told, to_know = [bits[column] for bits in found["bits"]], found["entropy_bits"][column]
         best = int(np.argmax(told))
-        return f"{percent(told[best] / found['entropy_bits'][column])} (variable {best})"
+        return f"{percent(told[best] / to_know)} (variable {best})" if to_know else "-"
 
     return cell
 
@@ -230,7 +231,7 @@ def draw(path: Path, reports: Reports) -> None:
                 axes.bar(places, heights, width * 0.9, color=COLORS[i % len(COLORS)], label=name)
             axes.axhline(1, color="#777777", ls="--", lw=1)
             axes.set_xticks(np.arange(len(PARTS)) + 0.4 - width / 2, list(PARTS.values()))
-            axes.set(title=variable, ylim=(0, 1.1))
+            axes.set(title=variable, ylim=(0, None))
             plain(axes)
         for axes in list(drawing.axes)[len(variables) :]:
             axes.set_axis_off()
