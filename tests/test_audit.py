@@ -212,7 +212,10 @@ def audited(agent_steps, error, noise=0.5, largest=None):
         "latents_of_other_class": 0.02,
     }
     if largest is not None:
-        at["sweep"] = {"largest": {"model": largest}}
+        modules = {m: {"zero": [0.05, 0.02]} for m in audit.MODULES} | {
+            "heads": {"zero": [0.4, 0.1]}
+        }
+        at["sweep"] = {"largest": {"model": largest}, "modules": modules}
     noises = dict.fromkeys(audit.MODULES, noise)
     found = {"agent_steps": agent_steps, "train_return": None, "sampling_noise": noises}
     return found | {"precisions": {"16": at}}
@@ -223,11 +226,12 @@ def test_ages_say_where_a_precision_is_worse_than_noise_and_how_the_scale_moves(
     assert ages.largest_scales(three) == {"model": [12, 15]}
     content = {"ages": three, "task": "t", "updates": 1, "device": "d"}
     text = ages.verdict(content)
-    assert "critic at 2 of 3 ages (4 times at most, at agent step 10)." in text[-2]
+    assert "critic at 2 of 3 ages (4 times at most, at agent step 10)." in text[-3]
+    assert text[-2].endswith("by age: 30 % (heads), 30 % (heads).")
     assert text[-1].endswith("model: from 2^12 to 2^15; by age 2^12, 2^15.")
     calm = [audited(10, 0.4, largest=14), audited(90, 0.1, largest=14)]
     text = ages.verdict(content | {"ages": calm})
-    assert "less than other noise in every module at every age" in text[-2]
+    assert "less than other noise in every module at every age" in text[-3]
     assert text[-1].endswith("model: 2^14 at every age.")
 
 

@@ -13,6 +13,7 @@ from common.files import write_json, write_text
 from common.log.metrics import Row
 from common.report.figures import COLORS, figure, plain, whole_numbers
 from common.report.tables import number, percent, table
+from dreamerv2.precision import audit_report
 
 NOISE = "#888888"
 PANELS = 8  # seven modules, and the loss scales
@@ -76,6 +77,7 @@ def verdict(content: Content) -> list[str]:
         f"{ages[0]['agent_steps']:,} to {ages[-1]['agent_steps']:,}, on {content['device']}.",
         "",
         *(f"- **{name}**: {_against_noise(ages, name)}." for name in ages[0]["precisions"]),
+        *_underflow_lines(ages),
         *(
             f"- Largest loss scale that holds, {optimizer}: {_range(scales)}."
             for optimizer, scales in largest_scales(ages).items()
@@ -99,6 +101,20 @@ def _against_noise(ages: Sequence[Audit], precision: str) -> str:
         worst = f"{number(most)} times at most, at agent step {steps:,}"
         found.append(f"{module} at {len(ratios)} of {len(ages)} ages ({worst})")
     return "gradients are off by more than other noise in " + ", ".join(found)
+
+
+def _underflow_lines(ages: Sequence[Audit]) -> list[str]:
+    lost = lost_without_scale(ages)
+    text = "Without a loss scale float16 loses this share of a module's gradient entries, by age"
+    return [f"- {text}: {', '.join(lost)}."] if lost else []
+
+
+def lost_without_scale(ages: Sequence[Audit]) -> list[str]:
+    """By age, the share of entries that the worst module loses to underflow, with its name; empty
+    where float16 was not asked for."""
+    swept = [audit_report.swept(age) for age in ages]
+    found = [audit_report.underflow(half) for half in swept if half]
+    return [f"{percent(share)} ({module})" for module, share in found]
 
 
 def _range(scales: Sequence[int | None]) -> str:
@@ -131,6 +147,8 @@ def age_rows(ages: Sequence[Audit]) -> list[list[str]]:
     rows.append(["training return", *(number(age["train_return"]) for age in ages)])
     for optimizer, scales in largest_scales(ages).items():
         rows.append([f"largest loss scale that holds, {optimizer}", *map(_power, scales)])
+    if lost := lost_without_scale(ages):
+        rows.append(["lost without a loss scale, worst module", *lost])
     for label, errors in error_series(ages):
         for module in errors[0]:
             rows.append([f"{label}: {module}", *(percent(each[module]) for each in errors)])

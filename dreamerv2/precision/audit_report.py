@@ -89,17 +89,25 @@ def scale_lines(found: Mapping[str, Any]) -> list[str]:
     """Whether the loss scale is needed, and where it goes."""
     if "sweep" not in found:
         return []
-    modules, largest = found["sweep"]["modules"], found["sweep"]["largest"]
-    lost = {module: share["zero"][0] - min(share["zero"]) for module, share in modules.items()}
-    worst = max(lost, key=lost.__getitem__)
+    largest = found["sweep"]["largest"]
+    worst, lost = underflow(found)
     first, last = found["loss_scale"][0], found["loss_scale"][-1]
     went = ", ".join(f"{k} {power(first[k])} to {power(last[k])}" for k in first)
     holds = ", ".join(f"{k} {exponent(largest[k])}" for k in largest)
     return [
-        f"- Without a loss scale, float16 loses up to {percent(lost[worst])} of a module's "
+        f"- Without a loss scale, float16 loses up to {percent(lost)} of a module's "
         f"gradient entries to underflow ({worst}).",
         f"- Over these updates dynamic scaling went: {went}. Largest scales that hold: {holds}.",
     ]
+
+
+def underflow(found: Mapping[str, Any]) -> tuple[str, float]:
+    """The module that loses most gradient entries to underflow without a loss scale, and their
+    share. What no scale avoids, such as latents of another class, does not count."""
+    modules = found["sweep"]["modules"]
+    lost = {module: share["zero"][0] - min(share["zero"]) for module, share in modules.items()}
+    worst = max(lost, key=lost.__getitem__)
+    return worst, lost[worst]
 
 
 def error_rows(content: Mapping[str, Any]) -> list[list[str]]:
