@@ -22,8 +22,10 @@ RETURN_EPISODES = 20  # the last ones before a checkpoint
 
 HOW_TO_READ = """\
 An age is a checkpoint. All ages see the same batches, drawn from the episodes that the run holds
-now: the weights alone set them apart. Episodes that left the replay are not among them, so the
-batches suit the oldest age best. *Other noise* is how far two float32 updates on the same batch are
+now: the weights alone set them apart. To a young agent the episodes of a better one are new, and
+its gradients on them are larger than those that it learned from, so that its largest loss scale is
+lower. For those, copy checkpoint and episodes of a run while it goes on, and audit the copy.
+*Other noise* is how far two float32 updates on the same batch are
 apart when only the noise differs. The report of each age says how its numbers are measured."""
 
 Audit = Mapping[str, Any]  # what audit.measure_checkpoint found
