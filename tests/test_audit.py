@@ -230,6 +230,11 @@ def test_ages_say_where_a_precision_is_worse_than_noise_and_how_the_scale_moves(
     assert text[-2].endswith("by age: 30 % (heads), 30 % (heads).")
     assert text[-1].endswith("model: from 2^12 to 2^15; by age 2^12, 2^15.")
     calm = [audited(10, 0.4, largest=14), audited(90, 0.1, largest=14)]
+    # With layer norms at float16, bfloat16 has loss scales as well: the first precision's are told.
+    for age in calm:
+        age["precisions"]["bfloat16"] = age["precisions"]["16"]
+    assert ages.largest_scales(calm) == {"model": [14, 14]}
+    assert {len(row) for row in ages.age_rows(calm)} == {3}
     text = ages.verdict(content | {"ages": calm})
     assert "less than other noise in every module at every age" in text[-3]
     assert text[-1].endswith("model: 2^14 at every age.")

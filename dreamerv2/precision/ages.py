@@ -14,6 +14,7 @@ from common.log.metrics import Row
 from common.report.figures import COLORS, figure, plain, whole_numbers
 from common.report.tables import number, percent, table
 from dreamerv2.precision import audit_report
+from dreamerv2.precision.audit_report import exponent
 
 NOISE = "#888888"
 PANELS = 8  # seven modules, and the loss scales
@@ -125,22 +126,15 @@ def _range(scales: Sequence[int | None]) -> str:
         return "none at any age"
     if min(known) == max(known):
         return f"2^{known[0]} at every age" + (" that has one" if len(known) < len(scales) else "")
-    return f"from 2^{min(known)} to 2^{max(known)}; by age {', '.join(map(_power, scales))}"
-
-
-def _power(exponent: int | None) -> str:
-    return "none" if exponent is None else f"2^{exponent}"
+    return f"from 2^{min(known)} to 2^{max(known)}; by age {', '.join(map(exponent, scales))}"
 
 
 def largest_scales(ages: Sequence[Audit]) -> dict[str, list[int | None]]:
     """Per optimiser and by age, the largest exponent that holds; empty where float16 was not asked
     for."""
-    found: dict[str, list[int | None]] = {}
-    for age in ages:
-        for precision in age["precisions"].values():
-            for optimizer, exponent in precision.get("sweep", {}).get("largest", {}).items():
-                found.setdefault(optimizer, []).append(exponent)
-    return found
+    swept = [audit_report.swept(age) for age in ages]
+    largest = [half["sweep"]["largest"] for half in swept if half]
+    return {name: [each[name] for each in largest] for name in largest[0]} if largest else {}
 
 
 def age_rows(ages: Sequence[Audit]) -> list[list[str]]:
@@ -148,7 +142,7 @@ def age_rows(ages: Sequence[Audit]) -> list[list[str]]:
     rows = [["agent step", *(f"{age['agent_steps']:,}" for age in ages)]]
     rows.append(["training return", *(number(age["train_return"]) for age in ages)])
     for optimizer, scales in largest_scales(ages).items():
-        rows.append([f"largest loss scale that holds, {optimizer}", *map(_power, scales)])
+        rows.append([f"largest loss scale that holds, {optimizer}", *map(exponent, scales)])
     if lost := lost_without_scale(ages):
         rows.append(["lost without a loss scale, worst module", *lost])
     for label, errors in error_series(ages):
@@ -180,7 +174,8 @@ def draw(path: Path, content: Content) -> None:
         *panels, last = drawing.subplots(2, PANELS // 2, sharex=True).flat
         for axes, module in zip(panels, modules, strict=True):
             for color, (label, errors) in zip(colors, error_series(ages), strict=True):
-                axes.plot([_share(e[module]) for e in errors], "o-", color=color, label=label)
+                shares = np.array([each[module] for each in errors], np.float64)  # None: NaN
+                axes.plot(shares, "o-", color=color, label=label)
             axes.set(title=module, yscale="log", ylim=(1e-4, 3), ylabel="error")
             axes.set_yticks(TICKS, [f"{100 * tick:g} %" for tick in TICKS])
         handles, names = panels[0].get_legend_handles_labels()
@@ -194,17 +189,12 @@ def draw(path: Path, content: Content) -> None:
             plain(axes)
 
 
-def _share(error: float | None) -> float:
-    return np.nan if error is None else error
-
-
 def _draw_scales(axes, scales):
     if not scales:
         axes.set_axis_off()
         return
     for color, (optimizer, exponents) in zip(COLORS[2:], scales.items(), strict=False):
-        known = [np.nan if exponent is None else exponent for exponent in exponents]
-        axes.plot(known, "o-", color=color, label=optimizer)
+        axes.plot(np.array(exponents, np.float64), "o-", color=color, label=optimizer)
     axes.set(title="Largest loss scale that holds", ylabel="exponent of 2")
     whole_numbers(axes.yaxis)
     axes.legend(frameon=False)
