@@ -3,7 +3,7 @@
     python -m dreamerv2.compare --logdir DIR [--precisions 32 16 bfloat16] [--seeds 0 1 2]
                                 [--jobs 1 | --ray HOST:PORT|auto|local] [any flag of train]
     python -m dreamerv2.compare --logdir DIR --runs RUN [RUN ...]
-    python -m dreamerv2.compare --audit RUN [--checkpoints N ...] [--updates 20]
+    python -m dreamerv2.compare --audit RUN [--checkpoints N ...] [--play N] [--updates 20]
                                 [--precisions 16 bfloat16] [any flag of train]
 
 The first form trains each precision with each seed in DIR/PRECISION-SEED; what a run prints goes to
@@ -12,7 +12,8 @@ With --ray a Ray cluster makes the runs (docs/sweep.md); its nodes must share DI
 takes runs that exist. Both write DIR/report.md, .png and .json. The third compares activations and
 gradients with those of float32, on the weights and episodes of a run, and writes
 RUN/audit/report.md, .png and .json. With several checkpoints it does so for each and compares them:
-how a precision does while the agent learns. Train keeps them with --keep_checkpoints.
+how a precision does while the agent learns. Train keeps them with --keep_checkpoints. With --play
+each checkpoint's agent first plays N agent steps for its audit, instead of the run's episodes.
 
 Exit codes: 0 when there is a report of at least one finished run, 1 when no run finished, 2 for a
 mistake in what was asked for, 128 + number of the signal (130 for Ctrl-C) when it was stopped,
@@ -64,7 +65,7 @@ def _audit(args: argparse.Namespace, flags: Sequence[str], command: str) -> int:
 
     precisions = args.precisions or COMPARED[1:]
     checkpoints = sorted(set(args.checkpoints or ()))
-    audit.audit(args.audit, checkpoints, precisions, args.updates, flags, command)
+    audit.audit(args.audit, checkpoints, precisions, args.updates, args.play, flags, command)
     return 0
 
 
@@ -84,9 +85,23 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="N",
         help="of the audit, by their agent steps; None: the latest",
     )
+    parser.add_argument(
+        "--play",
+        type=at_least(1),
+        metavar="N",
+        help="agent steps that each agent plays for its audit; None: the run's episodes",
+    )
     parser.add_argument("--updates", type=at_least(1), default=20, help="batches of the audit")
     places.add_flags(parser)
     args, flags = parser.parse_known_args(argv)
+    _check(args, flags)
+    if args.ray and args.logdir:
+        args.logdir = args.logdir.absolute()  # nodes have other working directories
+    return args, flags
+
+
+def _check(args: argparse.Namespace, flags: Sequence[str]) -> None:
+    """Raises ValueError for flags that do not go together."""
     places.check_flags(args)
     if args.ray and args.jobs:
         raise ValueError("--ray and --jobs exclude each other: Ray decides what runs when")
@@ -94,16 +109,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise ValueError("--runs and --audit exclude each other")
     if args.runs and (flags or args.seeds or args.precisions):
         raise ValueError("--runs takes runs as they are: only --logdir goes with it")
-    if args.checkpoints and not args.audit:
-        raise ValueError("--checkpoints goes with --audit alone")
+    for name in ("checkpoints", "play"):
+        if getattr(args, name) and not args.audit:
+            raise ValueError(f"--{name} goes with --audit alone")
     if args.logdir is None and not args.audit:
         raise ValueError("--logdir is missing; write --logdir DIR")
     for name in ("precision", "seed"):
         if any(flag.split("=")[0] == f"--{name}" for flag in flags):
             raise ValueError(f"--{name} is what this command varies; write --{name}s")
-    if args.ray and args.logdir:
-        args.logdir = args.logdir.absolute()  # nodes have other working directories
-    return args, flags
 
 
 if __name__ == "__main__":

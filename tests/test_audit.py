@@ -13,7 +13,8 @@ from driving import finish_episodes
 from common.data.driver import Driver, batched, random_policy
 from common.data.replay import Replay
 from dreamerv2 import compare
-from dreamerv2.precision import ages, audit, audit_report
+from dreamerv2.play.episodes import AgentPolicy, episode_seed
+from dreamerv2.precision import ages, audit, audit_report, batches
 from dreamerv2.run import restore
 from dreamerv2.run.factory import configured_env
 
@@ -110,7 +111,7 @@ def subject(run):
 @pytest.fixture(scope="module")
 def batch(run):
     found = restore.read(run)
-    return next(audit.read_batches(run, found, found.agent()))
+    return batches.from_run(run, found, found.agent(), 1)[0]
 
 
 @pytest.fixture
@@ -205,6 +206,51 @@ def test_several_checkpoints_are_audited_and_compared(run, tmp_path, capsys):
     assert "[40](40/report.md), [100](100/report.md)" in (directory / "report.md").read_text()
 
 
+def test_an_agent_plays_what_a_driver_would_record(run, tmp_path):
+    found = restore.read(run)
+    said: list[str] = []
+    drawn, played = batches.from_play(found, found.agent(), 50, 2, said.append)
+    again, _ = batches.from_play(found, found.agent(), 50, 2, said.append)
+    assert all(np.array_equal(a[k], b[k]) for a, b in zip(drawn, again, strict=True) for k in a)
+    assert played["agent_steps"] == 60 and played["episodes"] == 2  # time_limit 30
+    assert said[1].startswith("played 60 of 50 agent steps")
+
+    policy, episodes = AgentPolicy(found.agent(), "train"), []
+    for index in range(2):
+        seed = episode_seed(found.config.seed, index)
+        play = policy.episode(seed)
+
+        def alone(obs, state, play=play):
+            action, state = play({key: value[0] for key, value in obs.items()}, state)
+            return action[None], state
+
+        driver = Driver([configured_env(found.config, "train", seed)])
+        driver.on_episode(episodes.append)
+        driver(alone, 30)
+    assert played["mean_return"] == np.mean([episode["reward"].sum() for episode in episodes])
+    rows = {
+        (e["image"][i].tobytes(), e["action"][i].tobytes()) for e in episodes for i in range(31)
+    }
+    for batch in drawn:
+        pairs = zip(
+            batch["image"].reshape(-1, 64 * 64), batch["action"].reshape(-1, 4), strict=True
+        )
+        assert all((i.tobytes(), a.tobytes()) in rows for i, a in pairs)
+
+
+def test_a_run_without_episodes_is_audited_on_what_its_agent_plays(run, tmp_path, capsys):
+    shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
+    saved.save(tmp_path, agent_steps=40, seed=1, **SETTINGS)
+    words = f"--audit {tmp_path} --checkpoints 40 100 --play 20 --updates 1 --precisions bfloat16"
+    assert compare.main(words.split()) == 0
+    assert "played 30 of 20 agent steps" in capsys.readouterr().out
+    text = (tmp_path / "audit" / "report.md").read_text()
+    assert "| mean return of the episodes played" in text and "of that age played" in text
+    alone = (tmp_path / "audit" / "40" / "report.md").read_text()
+    assert "for this audit: episodes 1, 30 agent steps, mean return" in alone
+    assert not (tmp_path / "train_episodes").exists()
+
+
 def audited(agent_steps, error, noise=0.5, largest=None):
     """An audit of one age, with the error of the critic's gradients and of all others 0.1."""
     at = {
@@ -218,6 +264,7 @@ def audited(agent_steps, error, noise=0.5, largest=None):
         at["sweep"] = {"largest": {"model": largest}, "modules": modules}
     noises = dict.fromkeys(audit.MODULES, noise)
     found = {"agent_steps": agent_steps, "train_return": None, "sampling_noise": noises}
+    found["played"] = None
     return found | {"precisions": {"16": at}}
 
 
@@ -280,6 +327,8 @@ def test_a_float16_sum_of_a_likelihood_is_off_and_a_float32_sum_is_not():
         ("--audit {run}/nothing", "no checkpoint here"),
         ("--audit {run} --checkpoints 100 7", "checkpoint"),
         ("--logdir {run} --checkpoints 100", "--checkpoints goes with --audit alone"),
+        ("--logdir {run} --play 100", "--play goes with --audit alone"),
+        ("--audit {run} --play 9 --replay.minlen 40", "none of 1 episodes has 40 agent steps"),
         ("--audit {run} --rssm.deter 9", "saved variables do not match the agent"),
         ("--audit {run} --precision_overrides.nose 16", "unknown key precision_overrides.nose"),
     ],
@@ -294,7 +343,7 @@ def test_mistakes_are_one_line(run, words, message, capsys):
 def test_a_run_without_episodes_cannot_be_audited(tmp_path):
     saved.save(tmp_path, **SETTINGS)
     with pytest.raises(ValueError, match="an audit needs the episodes"):
-        audit.audit(tmp_path, [], ["16"], 1, [], "")
+        audit.audit(tmp_path, [], ["16"], 1, None, [], "")
 
 
 @pytest.mark.parametrize(
@@ -312,7 +361,7 @@ def test_episodes_that_the_agent_was_not_trained_on_are_one_line(run, tmp_path, 
     path = tmp_path / "train_episodes" / "20260101T000000-ab-8.npz"
     np.savez(path, **{key: value for key, value in rows.items() if value is not None})
     with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
-        audit.audit(tmp_path, [], ["16"], 1, [], "")
+        audit.audit(tmp_path, [], ["16"], 1, None, [], "")
 
 
 def test_an_audit_without_float16_has_no_picture():
@@ -327,6 +376,7 @@ def test_an_audit_without_float16_has_no_picture():
     content = {
         **{"command": "-", "device": "a test", "task": "t", "checkpoint": "c", "updates": 2},
         **{"trained_at": "32", "sampling_noise": noise, "precisions": {"bfloat16": brain}},
+        "played": None,
     }
     text = audit_report.markdown(content)
     assert "off by up to 60 % (critic); more than other noise in critic" in text

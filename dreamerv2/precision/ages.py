@@ -21,12 +21,15 @@ PANELS = 8  # seven modules, and the loss scales
 TICKS = (1e-3, 1e-2, 1e-1, 1.0)  # of relative errors
 RETURN_EPISODES = 20  # the last ones before a checkpoint
 
+FROM_RUN = """\
+All ages see the same batches, drawn from the episodes that the run holds now: the weights alone set
+them apart. To a young agent the episodes of a better one are new. Its gradients on them are larger
+than those that it learned from, so that its largest loss scale is lower. With `--play N` each agent
+plays its own."""
+FROM_PLAY = """\
+Each age sees batches from new episodes, which the agent of that age played as in training."""
 HOW_TO_READ = """\
-An age is a checkpoint. All ages see the same batches, drawn from the episodes that the run holds
-now: the weights alone set them apart. To a young agent the episodes of a better one are new, and
-its gradients on them are larger than those that it learned from, so that its largest loss scale is
-lower. For those, copy checkpoint and episodes of a run while it goes on, and audit the copy.
-*Other noise* is how far two float32 updates on the same batch are
+An age is a checkpoint. {batches} *Other noise* is how far two float32 updates on the same batch are
 apart when only the noise differs. The report of each age says how its numbers are measured."""
 
 Audit = Mapping[str, Any]  # what audit.measure_checkpoint found
@@ -64,7 +67,7 @@ def markdown(content: Content) -> str:
         table(age_rows(ages)),
         f"The report of each age: {', '.join(links)}.",
         "## How to read this",
-        HOW_TO_READ,
+        HOW_TO_READ.format(batches=FROM_PLAY if ages[0]["played"] else FROM_RUN),
         f"Made by:\n\n    {content['command']}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -141,6 +144,9 @@ def age_rows(ages: Sequence[Audit]) -> list[list[str]]:
     """Header and rows, one column per age."""
     rows = [["agent step", *(f"{age['agent_steps']:,}" for age in ages)]]
     rows.append(["training return", *(number(age["train_return"]) for age in ages)])
+    if ages[0]["played"]:
+        means = (number(age["played"]["mean_return"]) for age in ages)
+        rows.append(["mean return of the episodes played", *means])
     for optimizer, scales in largest_scales(ages).items():
         rows.append([f"largest loss scale that holds, {optimizer}", *map(exponent, scales)])
     if lost := lost_without_scale(ages):

@@ -6,8 +6,8 @@ same weights, batches and noise, and only a latent whose class falls differently
 Shape letters: B batch, T time.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from common.config import split_flags
-from common.data.replay import Replay
 from common.device import setup_device, use_tensor_float_32
 from common.log.metrics import read_metrics
 from common.nn.draws import Draws, Modes
-from dreamerv2.agent.agent import Agent
 from dreamerv2.agent.pixels import ImageNormal
-from dreamerv2.precision import ages, audit_report
+from dreamerv2.precision import ages, audit_report, batches
 from dreamerv2.run import restore
 from dreamerv2.run.check import check
 from dreamerv2.run.restore import Saved
@@ -49,6 +47,7 @@ def audit(
     checkpoints: Sequence[int],
     precisions: Sequence[str],
     updates: int,
+    play: int | None,
     flags: Sequence[str],
     command: str,
 ) -> None:
@@ -56,13 +55,16 @@ def audit(
 
     checkpoints: by their agent steps; none: the latest. Of several, each has its report in
         RUN/audit/AGENT_STEPS, and RUN/audit/report.md compares them (`ages`).
+    play: agent steps that the agent of each checkpoint plays first, for its batches; None: they
+        come from the run's episodes.
     flags: of train, applied to the lower precisions; `precision_overrides` above all.
 
     Raises:
         ValueError: no checkpoint, no episodes, or flags that do not fit.
     """
+    show = functools.partial(print, flush=True)
     device = setup_device()
-    print(device, flush=True)
+    show(device)
     overrides = split_flags(flags)
     asked = [restore.read(logdir, steps) for steps in checkpoints] or [restore.read(logdir)]
     saved = [each._replace(config=each.config.update_flags(overrides)) for each in asked]
@@ -77,16 +79,21 @@ def audit(
     rows = read_metrics(logdir / "metrics.jsonl")
     subjects, found = Subjects(), []
     for number, each in enumerate(saved, 1):
-        print(f"checkpoint {each.path.name} ({number} of {len(saved)})", flush=True)
+        show(f"checkpoint {each.path.name} ({number} of {len(saved)})")
         reference = subjects.at(each, "32", overrides=False)
-        batches = list(itertools.islice(read_batches(logdir, each, reference.agent), updates))
+        played = None
+        if play:
+            drawn, played = batches.from_play(each, each.agent(), play, updates, show)
+        else:
+            drawn = batches.from_run(logdir, each, reference.agent, updates)
         content = {
             **shared,
             "checkpoint": each.path.name,
             "agent_steps": each.agent_steps,
             "train_return": ages.training_return(rows, each.env_frames),
             "trained_at": str(each.config.precision),
-            **measure(subjects, each, batches, precisions),
+            "played": played,
+            **measure(subjects, each, drawn, precisions),
         }
         age = str(each.agent_steps) if len(saved) > 1 else ""
         audit_report.write(logdir / "audit" / age, content)
@@ -96,22 +103,8 @@ def audit(
         content = {**shared, "ages": found}
         ages.write(logdir / "audit", content)
         text = ages.verdict(content)
-    print("\n".join(text))
-    print(f"\nReport: {logdir / 'audit' / 'report.md'}", flush=True)
-
-
-def read_batches(logdir: Path, saved: Saved, agent: Agent) -> Iterator[Arrays]:
-    """Batches as training would draw them from the run's episodes; ValueError where these are not
-    what the agent was trained on."""
-    directory = logdir / "train_episodes"
-    if not directory.is_dir():
-        raise ValueError(f"{directory} does not exist: an audit needs the episodes of the run")
-    replay = saved.config.replay
-    sampling = {k: replay[k] for k in ("minlen", "maxlen", "prioritize_ends")}
-    keys = [*agent.wm.input_keys, "action"]
-    spaces = {**agent.obs_space, "action": agent.act_space}
-    found = Replay(directory, 0, seed=saved.config.seed, keys=keys, spaces=spaces, **sampling)
-    return found.batches(**saved.config.dataset)
+    show("\n".join(text))
+    show(f"\nReport: {logdir / 'audit' / 'report.md'}")
 
 
 class Subject:

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.files import write_json, write_text
 from common.report.figures import COLORS, figure
-from common.report.tables import percent, power, table
+from common.report.tables import number, percent, power, table
 
 PANELS = 8  # seven modules, and the errors
 LEAST = 1e-3  # % of entries that the figure still shows
@@ -66,6 +66,7 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
         "",
         f"{content['updates']} updates on checkpoint {content['checkpoint']} (trained at precision "
         f"{content['trained_at']}) on {content['device']}.",
+        *played_lines(content),
         "",
     ]
     noise = content["sampling_noise"]
@@ -83,6 +84,16 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"- **{precision}**: {text}.")
         lines += scale_lines(found)
     return lines
+
+
+def played_lines(content: Mapping[str, Any]) -> list[str]:
+    """What the agent played for its batches; nothing where they come from the run's episodes."""
+    played = content["played"]
+    if not played:
+        return []
+    steps, mean = f"{played['agent_steps']:,} agent steps", number(played["mean_return"])
+    count = played["episodes"]
+    return [f"The agent played for this audit: episodes {count:,}, {steps}, mean return {mean}."]
 
 
 def scale_lines(found: Mapping[str, Any]) -> list[str]:

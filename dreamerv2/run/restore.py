@@ -61,14 +61,14 @@ class Saved(NamedTuple):
         agent.agent_steps = self.agent_steps
         return agent
 
-    def env(self, seed: int) -> Env:
-        """A new environment of the agent's task, in mode `eval`.
+    def env(self, seed: int, mode: str = "eval") -> Env:
+        """A new environment of the agent's task, as for evaluation or, with `train`, training.
 
         Raises ValueError when the task cannot be made, or is not what the agent was trained on.
         """
         from dreamerv2.run.factory import configured_env
 
-        make = self.make_env or functools.partial(configured_env, self.config, "eval")
+        make = self.make_env or functools.partial(configured_env, self.config, mode)
         env = make(seed)
         problem = _difference(self.obs_space, self.act_space, env)
         if problem:
