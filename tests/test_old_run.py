@@ -85,7 +85,7 @@ def test_a_damaged_description_is_none_of_a_run_that_has_ended(tmp_path, change)
     path = tmp_path / "checkpoints" / "000000000400.npz"
     path.parent.mkdir()
     checkpoint.save(path, {}, ended)
-    assert finish.finished(config).startswith("Done: 400 steps, 1 updates")
+    assert finish.finished(config).startswith("Done: 400 agent steps, 1 updates")
     checkpoint.save(path, {}, ended | change)
     assert finish.finished(config) is None
 

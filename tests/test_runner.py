@@ -215,24 +215,28 @@ def test_metrics_have_the_reference_names_and_count_frames(tmp_path):
     evaluation = next(row for row in rows if "eval_return" in row)
     assert evaluation["step"] == 100 and evaluation["eval_return"] == 10
     updates = [row for row in rows if "model_loss" in row]
-    assert [row["step"] for row in updates] == [104, 184, 264, 344]
-    assert [row["updates"] for row in updates] == [4, 12, 20, 28]
+    assert [row["step"] for row in updates] == [104, 184, 264, 344, 400]
+    assert [row["updates"] for row in updates] == [4, 12, 20, 28, 32]
     shares = [updates[1][f"time_{name}"] for name in ("env", "policy", "data", "train", "eval")]
     assert 0 < sum(shares) <= 1
     assert {"updates_per_second", "memory_gib", "hours", "fps"} <= updates[1].keys()
 
 
-def test_metrics_are_averaged_over_the_interval(tmp_path):
-    losses = []
-    runner = make(tmp_path)
-    train = runner._agent.train
+def recorded(train, losses):
+    """`Agent.train` which appends the loss of each update."""
 
     def record(batch, state, agent_steps):
         state, metrics = train(batch, state, agent_steps)
         losses.append(metrics["model_loss"])
         return state, metrics
 
-    runner._agent.train = record
+    return record
+
+
+def test_metrics_are_averaged_over_the_interval(tmp_path):
+    losses = []
+    runner = make(tmp_path)
+    runner._agent.train = recorded(runner._agent.train, losses)
     runner.run()
     logged = [row["model_loss"] for row in rows_of(tmp_path) if "model_loss" in row]
     assert logged[0] == pytest.approx(np.mean(losses[2:4]))
@@ -286,7 +290,7 @@ def test_a_finished_run_does_nothing_more(tmp_path, capsys):
     calls = [("start", 0)]
     before = rows_of(tmp_path)
     done = capsys.readouterr().out.splitlines()[-1]
-    assert done.startswith("Done: 100 steps, 32 updates, ")
+    assert done.startswith("Done: 100 agent steps, 32 updates, ")
     assert "; last evaluation 10 (2 episodes); " in done
     runner = make(tmp_path, calls)
     assert finish.finished(runner._config) == done
@@ -328,6 +332,18 @@ def test_the_last_evaluation_leaves_no_trace_in_what_is_saved(tmp_path):
     for meta in (meta_before, meta_after):
         del meta["run"]["logger"]  # clocks
     assert meta_before == meta_after
+
+
+def test_the_last_updates_are_logged_and_a_run_that_goes_on_logs_as_if_it_had_not_ended(tmp_path):
+    losses = []
+    for steps in (100, 130):
+        runner = make(tmp_path, settings={"steps": steps})
+        runner._agent.train = recorded(runner._agent.train, losses)
+        runner.run()
+    logged = {r["step"]: r["model_loss"] for r in rows_of(tmp_path) if "model_loss" in r}
+    assert list(logged) == [104, 184, 264, 344, 400, 424, 504]
+    assert logged[400] == pytest.approx(np.mean(losses[28:32]))
+    assert logged[424] == pytest.approx(np.mean(losses[28:36]))
 
 
 def test_resume_with_more_steps_goes_on_and_says_what_changed(tmp_path, capsys):

@@ -28,5 +28,5 @@ def test_the_tour_runs_and_shows_its_pictures(project, tmp_path, monkeypatch):
     printed = "".join(
         out.text for cell in notebook.cells for out in cell.get("outputs", ()) if "text" in out
     )
-    assert "\nDone: 250 steps, " in printed and "\r" not in printed
+    assert "\nDone: 250 agent steps, " in printed and "\r" not in printed
     assert (tmp_path / "runs/tour/tour.gif").stat().st_size > 1000

@@ -37,7 +37,7 @@ def is_evaluated(meta: Mapping[str, Any]) -> bool:
 
 def summary(meta: Mapping[str, Any], config: Config) -> str:
     """`Done: ...` in one line: how far, how long, how good, and what to do next."""
-    parts = [f"Done: {meta['agent_steps']:,} steps, {meta['updates']:,} updates"]
+    parts = [f"Done: {meta['agent_steps']:,} agent steps, {meta['updates']:,} updates"]
     run = meta.get("run", {})
     if "logger" in run:
         parts[0] += f", {duration(run['logger']['seconds'])}"

@@ -271,12 +271,14 @@ class Runner:
         return True
 
     def _finish(self) -> None:
-        """Evaluate the last agent, unless that was done.
+        """Log the last updates and evaluate the last agent, unless that was done.
 
-        What is saved is the state before this evaluation: a run that goes on draws the same
-        batches and actions as if it had not been evaluated here.
+        What is saved is the state before both: a run that goes on draws the same batches and
+        actions, and logs the same rows, as if it had not ended here.
         """
         arrays, meta = self._state()
+        if self.updates > self._updates_logged:
+            self._log_updates()
         if self._eval_envs and not finish.is_evaluated(meta):
             if not self._evaluate():
                 return
@@ -363,17 +365,14 @@ class Runner:
 
     def _explores(self) -> bool:
         """Whether the behaviour that explores acts; says when it stops."""
-        config = self._config
-        if config.expl_behavior == "greedy":
-            return False
-        explores = not config.expl_until or self.step < config.expl_until // config.action_repeat
-        if self._explored and not explores:
+        config, now = self._config, explores(self._config, self.step)
+        if self._explored and not now:
             self._show(
                 f"Agent step {self.step:,}: {config.expl_behavior} has explored for expl_until "
                 f"({config.expl_until:,}) env frames; from here on the behaviour of the task acts."
             )
-        self._explored = explores
-        return explores
+        self._explored = now
+        return now
 
     def _eval_policy(self, obs, state) -> tuple[np.ndarray, Any]:
         return self._actions(obs, state, "eval")
@@ -563,6 +562,13 @@ class Runner:
             "breaks there too, see what the batch holds, or lower the learning rates, "
             "--'.*_opt.lr'"
         )
+
+
+def explores(config: Config, agent_steps: int) -> bool:
+    """Whether the behaviour that explores acts at this agent step of training."""
+    if config.expl_behavior == "greedy":
+        return False
+    return not config.expl_until or agent_steps < config.expl_until // config.action_repeat
 
 
 class TimedEnv:
