@@ -253,4 +253,4 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path, capsys, mo
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(SystemExit):
         command.main(["--logdir", str(tmp_path)])
-    assert "pip install 'dreamerv2[dream]'" in capsys.readouterr().err
+    assert "pip install -e '.[dream]'" in capsys.readouterr().err

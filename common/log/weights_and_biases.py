@@ -35,7 +35,8 @@ class WandbOutput:
             import wandb
         except ImportError as error:
             raise ValueError(
-                f"wandb {project!r}: the package is missing; pip install 'dreamerv2[wandb]'"
+                f"wandb {project!r}: the package is missing; in a checkout, pip install -e "
+                "'.[wandb]'"
             ) from error
         self._wandb, self._group, self._fps = wandb, group, fps
         logdir.mkdir(parents=True, exist_ok=True)

@@ -65,8 +65,7 @@ def _check_packages() -> None:
         import websockets  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"the page needs the package {error.name}: pip install 'dreamerv2[dream]', or in a "
-            "checkout pip install -e '.[dream]'"
+            f"the page needs the package {error.name}: in a checkout, pip install -e '.[dream]'"
         ) from None
 
 

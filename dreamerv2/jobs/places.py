@@ -66,7 +66,7 @@ def needs_extra(flag: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ImportError(
-            f"{flag}: the package {error.name} is missing; pip install 'dreamerv2[ray]'"
+            f"{flag}: the package {error.name} is missing; in a checkout, pip install -e '.[ray]'"
         ) from error
 
 
