@@ -45,6 +45,16 @@ def load_cusolver() -> None:
                 ctypes.CDLL(str(path))
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use: the machine's, or fewer where they are shared out."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    limit, period = quota.read_text().split() if quota.exists() else ("max", "1")
+    if limit.isdigit():
+        cores = min(cores or 1, round(int(limit) / int(period)))
+    return max(1, cores or 1)
+
+
 def on_gpu() -> bool:
     """Whether TensorFlow computes on a GPU."""
     return bool(import_tensorflow().config.list_logical_devices("GPU"))

@@ -16,8 +16,8 @@ how a precision does while the agent learns. Train keeps them with --keep_checkp
 each checkpoint's agent first plays N agent steps for its audit, instead of the run's episodes.
 
 Exit codes: 0 when there is a report of at least one finished run, 1 when no run finished, 2 for a
-mistake in what was asked for, 128 + number of the signal (130 for Ctrl-C) when it was stopped,
-which lets the runs under way save first.
+mistake in what was asked for or a disk that cannot be written, 128 + number of the signal (130 for
+Ctrl-C) when it was stopped, which lets the runs under way save first.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from dreamerv2.jobs import places
 
 PRECISIONS = ("32", "tf32", "16", "bfloat16")
 COMPARED = ("32", "16", "bfloat16")  # unless others are asked for
+MAKING = ("jobs", "ray", "cpus_per_run", "gpus_per_run")  # what only making runs reads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,17 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.audit:
                 return _audit(args, flags, command)
             from dreamerv2.jobs import record
-            from dreamerv2.precision import trainer
+            from dreamerv2.precision import comparison, trainer
 
             if args.runs:
-                runs = [record.read_run(run) for run in args.runs]
+                runs = [record.read_run(run) for run in dict.fromkeys(args.runs)]
+                comparison.check_seeds(runs)
                 return trainer.report(args.logdir, runs, command)
             limit = None if args.ray else args.jobs or 1
             precisions, seeds = args.precisions or COMPARED, args.seeds or (0, 1, 2)
             jobs = trainer.make_jobs(args.logdir, precisions, seeds, flags, limit or 1)
             start = stack.enter_context(places.starter(args))
             args.logdir.mkdir(parents=True, exist_ok=True)
-        return trainer.Trainer(args.logdir, jobs, limit, command, start).make()
+        with one_line_errors(OSError):
+            return trainer.Trainer(args.logdir, jobs, limit, command, start).make()
 
 
 def _audit(args: argparse.Namespace, flags: Sequence[str], command: str) -> int:
@@ -65,7 +68,8 @@ def _audit(args: argparse.Namespace, flags: Sequence[str], command: str) -> int:
 
     precisions = args.precisions or COMPARED[1:]
     checkpoints = sorted(set(args.checkpoints or ()))
-    audit.audit(args.audit, checkpoints, precisions, args.updates, args.play, flags, command)
+    updates = args.updates or 20
+    audit.audit(args.audit, checkpoints, precisions, updates, args.play, flags, command)
     return 0
 
 
@@ -91,7 +95,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="N",
         help="agent steps that each agent plays for its audit; None: the run's episodes",
     )
-    parser.add_argument("--updates", type=at_least(1), default=20, help="batches of the audit")
+    parser.add_argument("--updates", type=at_least(1), help="batches of the audit; None: 20")
     places.add_flags(parser)
     args, flags = parser.parse_known_args(argv)
     _check(args, flags)
@@ -107,9 +111,11 @@ def _check(args: argparse.Namespace, flags: Sequence[str]) -> None:
         raise ValueError("--ray and --jobs exclude each other: Ray decides what runs when")
     if args.runs and args.audit:
         raise ValueError("--runs and --audit exclude each other")
-    if args.runs and (flags or args.seeds or args.precisions):
-        raise ValueError("--runs takes runs as they are: only --logdir goes with it")
-    for name in ("checkpoints", "play"):
+    if args.runs and flags:
+        raise ValueError(f"--runs takes runs as they are: {flags[0]} does not go with it")
+    _refuse(args, "runs", ("seeds", "precisions", *MAKING))
+    _refuse(args, "audit", ("logdir", "seeds", *MAKING))
+    for name in ("checkpoints", "play", "updates"):
         if getattr(args, name) and not args.audit:
             raise ValueError(f"--{name} goes with --audit alone")
     if args.logdir is None and not args.audit:
@@ -117,6 +123,14 @@ def _check(args: argparse.Namespace, flags: Sequence[str]) -> None:
     for name in ("precision", "seed"):
         if any(flag.split("=")[0] == f"--{name}" for flag in flags):
             raise ValueError(f"--{name} is what this command varies; write --{name}s")
+
+
+def _refuse(args: argparse.Namespace, form: str, names: Sequence[str]) -> None:
+    """ValueError for flags that a form of the command would not read."""
+    for name in names:
+        if getattr(args, form) and getattr(args, name) is not None:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} does not go with --{form}, which would not read it")
 
 
 if __name__ == "__main__":

@@ -12,19 +12,19 @@ With --ray, Ray (the extra `ray`) places the runs. A run whose node dies starts 
 resumes; ROOT must be a directory that all nodes share, or --storage something that all nodes reach.
 Without --ray there are as many runs at a time as this machine has cores for.
 
-Exit codes: 0 when all runs are finished, 1 when one is not, 2 for a mistake in what was asked for,
-128 + number of the signal (130 for Ctrl-C) when it was stopped, which lets the runs under way save
-first.
+Exit codes: 0 when all runs are finished, 1 when one is not, 2 for a mistake in what was asked for
+or a disk or store that could not be read or written, 128 + number of the signal (130 for Ctrl-C)
+when it was stopped, which lets the runs under way save first.
 """
 
 import argparse
 import contextlib
 import functools
-import os
 import sys
 from collections.abc import Sequence
 
 from common.commands import MISTAKES, Parser, directory, one_line_errors
+from common.device import usable_cores
 from dreamerv2.jobs import places
 
 
@@ -36,14 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             from dreamerv2.jobs import sweep
 
             args.cpus_per_run = args.cpus_per_run or 1
-            limit = None if args.ray else max(1, (os.cpu_count() or 1) // args.cpus_per_run)
+            limit = None if args.ray else max(1, usable_cores() // args.cpus_per_run)
             jobs = sweep.make_jobs(args.logdir, args.grid, flags, limit or 1)
             start, storage = stack.enter_context(places.starter(args)), None
             if args.storage:
                 storage = sweep.open_storage(args.storage, jobs)
                 start = functools.partial(start, storage=storage)
             args.logdir.mkdir(parents=True, exist_ok=True)
-        return sweep.Sweep(jobs, start, limit, storage).make()
+        with one_line_errors(OSError):
+            return sweep.Sweep(jobs, start, limit, storage).make()
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

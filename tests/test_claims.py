@@ -39,6 +39,7 @@ def report(features="default", **changes):
         "fix": {
             "loss": [0.5, 3.0],
             "loss_interval": [[-1, 2], [2, 4]],
+            "p_adjusted": [0.6, 0.001],
             "all_fixed_mean": 0.25,
         },
     }
@@ -135,3 +136,18 @@ def test_mistakes_are_one_line_and_write_nothing(words, message, tmp_path, capsy
     assert error.value.code == 2
     assert message.format(run=tmp_path) in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "x").exists()
+
+
+def test_an_agent_without_a_picture_has_no_bar_for_it(tmp_path):
+    blind = report()
+    del blind["probe"]["errors"]["pixels"]
+    claims.write(tmp_path, {"a": report(), "b": blind}, "-")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert cells({"a": report(), "b": blind})["ball_x, what it sees"][1] == "-"
+
+
+def test_returns_of_games_that_were_cut_say_so():
+    cut = report()
+    cut["run"] |= {"episodes": 10, "episodes_cut": 4}
+    whole, part = cells({"a": report(), "b": cut})["return"]
+    assert part == f"{whole} (4 of 10 cut)"

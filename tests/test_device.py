@@ -2,6 +2,8 @@
 
 import _ctypes
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,11 @@ def test_a_gpu_that_is_not_used_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(device, "NVIDIA_GPU", tmp_path / "none")
     assert "NVIDIA" not in setup_device()
+
+
+def test_cores_are_those_that_a_process_may_use():
+    script = "import os; os.sched_setaffinity(0, {0}); from common.device import usable_cores as n"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{script}; print(n())"], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "1\n"

@@ -151,6 +151,13 @@ def test_normalize_action_maps_to_the_declared_bounds():
         env.step(np.array([0, np.nan, 0, 0], np.float32))
 
 
+def test_bounds_as_wide_as_float32_are_reached():
+    most = np.finfo(np.float32).max
+    inner = Recorder(spaces.Box(-most, most, (3,), np.float32))
+    NormalizeAction(inner).step(np.array([-1, 0, 1], np.float32))
+    assert inner.actions[0].tolist() == [-most, 0, most]
+
+
 class Wrong(Recorder):
     """Returns `value` as `vector` from the given call."""
 

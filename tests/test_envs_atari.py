@@ -269,7 +269,7 @@ def area_weights(old, new):
 @pytest.mark.parametrize(
     "old, new", [((210, 160), (64, 64)), ((7, 20), (6, 16)), ((4, 4), (8, 12))]
 )
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4, 5, 12])
 def test_resize_gives_the_mean_of_the_area(old, new, channels):
     image = np.random.default_rng(0).integers(0, 256, (*old, channels), dtype=np.uint8)
     rows, columns = (area_weights(a, b) for a, b in zip(old, new, strict=True))

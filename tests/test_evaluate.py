@@ -84,6 +84,7 @@ def test_statistics_of_known_returns():
     assert summary["std"] == pytest.approx(np.sqrt((4 + 1 + 9) / 3))
     low, high = summary["interval"]
     assert 1 <= low < 3 < high <= 6
+    assert evaluation.Result([4.0], [10]).summary(seed=0)["interval"] is None
 
 
 def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():

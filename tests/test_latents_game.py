@@ -14,7 +14,7 @@ from common.envs.minatar import MinAtar
 from common.envs.scripted import Scripted
 from common.nn.draws import Modes
 from dreamerv2 import latents
-from dreamerv2.latent import board, fix, information, sweep
+from dreamerv2.latent import board, fix, information, report_game, sweep
 from dreamerv2.latent.model import LatentModel, Latents, Response
 from dreamerv2.play.episodes import AgentPolicy
 from dreamerv2.play.evaluation import evaluate
@@ -164,7 +164,10 @@ def test_with_nothing_fixed_the_games_are_those_of_the_agent():
     seeds = [3, 4, 5]
     masks = np.zeros((3, model.variables), bool)
     classes = np.zeros(model.variables, int)
-    returns = fix.play(model, lambda seed: Scripted(seed), seeds, masks, classes, 100, 0)
+    returns, over = fix.play(model, lambda seed: Scripted(seed), seeds, masks, classes, 100, 0)
+    assert over.all()
+    _, over = fix.play(model, lambda seed: Scripted(seed), seeds, masks, classes, 4, 0)
+    assert over.tolist() == [True, True, False]
     player = AgentPolicy(model.agent, "eval")
     lengths = iter(seeds)
     alone = evaluate(
@@ -193,10 +196,26 @@ def test_a_fixed_variable_has_its_class_in_what_policy_and_memory_see():
 def test_losses_are_those_of_equal_games():
     free = np.array([3.0, 5.0, 7.0, 5.0])
     one = np.stack([free, free - 2])
-    found = fix.Fixed(free, 0 * free, one, np.array([0, 1]), np.array([0.5, 1]))
+    found = fix.Fixed(free, 0 * free, one, np.array([0, 1]), np.array([0.5, 1]), 0)
     numbers = fix.summarize(found, seed=0)
     assert numbers["loss"] == [0, 2] and numbers["loss_interval"] == [[0, 0], [2, 2]]
     assert numbers["free"]["mean"] == 5 and numbers["all_fixed_mean"] == 0
+    assert report_game.harmful(numbers) == 1
+
+
+def test_variables_that_cost_nothing_are_hardly_ever_called_harmful():
+    rng = np.random.default_rng(0)
+    called, intervals = 0, 0
+    for trial in range(40):
+        free, one = rng.normal(size=10), rng.normal(size=(16, 10))
+        classes, usual = np.zeros(16, int), np.ones(16)
+        numbers = fix.summarize(fix.Fixed(free, free, one, classes, usual, 0), seed=trial)
+        called += report_game.harmful(numbers) > 0
+        intervals += any(low > 0 for low, _ in numbers["loss_interval"])
+    # An interval for each variable alone finds some in nearly half of the trials.
+    assert intervals > 12 and called <= 4
+    few = fix.Fixed(np.ones(2), np.ones(2), np.zeros((3, 2)), np.zeros(3, int), np.ones(3), 0)
+    assert report_game.harmful(fix.summarize(few, seed=0)) == 0  # too few games to call any
 
 
 # The command

@@ -205,3 +205,17 @@ def test_wandb_gets_rows_and_clips_offline_and_goes_on_with_the_same_run(tmp_pat
     assert len({path.name for path in files}) == 1
     assert any(b"return/train_return" in path.read_bytes() for path in files)
     assert len(list(tmp_path.glob("wandb/offline-run-*/files/media/videos/clips/*.gif"))) == 2
+
+
+def test_a_clip_that_wandb_cannot_show_does_not_end_a_run(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    from common.log.weights_and_biases import WandbOutput
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    output = WandbOutput("tests", tmp_path, metric_group, {})
+    with pytest.warns(RuntimeWarning, match=r"The clip 000000000010-film.gif was not written"):
+        output.write(10, {"train_return": 0.25}, {"film": np.zeros((2, 8, 8, 2), np.uint8)})
+    output.close()
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"return/train_return" in file.read_bytes()

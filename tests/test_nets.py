@@ -223,6 +223,7 @@ def test_keys_match_by_pattern_and_rank_in_the_order_of_the_space():
     assert matching_keys(OBS, ".*", 3) == {"left": (64, 64, 1), "right": (64, 64, 3)}
     assert list(matching_keys(OBS, "ri", 3)) == ["right"], "as re.match: from the start"
     assert not matching_keys(OBS, "$^", 3)
+    assert not matching_keys({"log_speed": OBS["speed"]}, ".*", 1), "stored, and in no batch"
 
 
 def test_an_encoder_puts_images_before_vectors():

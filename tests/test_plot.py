@@ -131,6 +131,22 @@ def test_configurations_that_differ_in_much_are_called_after_their_directories(t
     assert list(curves.grouped(runs)["gym_Test-v0"]) == ["a", "b"]
 
 
+def test_directories_of_one_name_are_told_apart_by_those_above_them(tmp_path):
+    runs = [
+        make_run(tmp_path / name / f"seed{seed}", **dict.fromkeys("pqrs", index), seed=seed)
+        for index, name in enumerate("abc")
+        for seed in range(2)
+    ]
+    (groups,) = curves.grouped(runs).values()
+    assert list(groups) == [f"{name}/seed0, 2 seeds" for name in "abc"]
+
+
+def test_where_a_run_was_made_makes_no_other_configuration(tmp_path):
+    settings = {"replay": {"memory_gib": 0.5}, "save_every": 60.0, "wandb": "x"}
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1, **settings)]
+    assert list(curves.grouped(runs)["gym_Test-v0"]) == ["2 seeds"]
+
+
 def test_the_command_draws_a_column_per_task_and_a_row_per_metric(tmp_path, capsys):
     rows = [{"step": s, "train_return": s, "train_length": 2 * s} for s in range(1, 9)]
     one = make_run(tmp_path / "one", rows).logdir

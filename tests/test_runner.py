@@ -18,6 +18,7 @@ from common.config import Config
 from common.data.replay import Replay
 from common.envs.scripted import Scripted
 from common.log.logger import JSONLOutput, Logger, Tolerant
+from common.log.metrics import read_metrics
 from common.seeds import derive_seed
 from common.when import EverySeconds
 from dreamerv2.run import finish, snapshot
@@ -201,7 +202,9 @@ def test_prefill_lasts_at_least_one_episode(tmp_path):
 def test_prefill_that_replay_cannot_use_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(lib, "PREFILL_PATIENCE", 50)
     with pytest.raises(lib.RunError, match="minlen"):
-        make(tmp_path, lengths=3).run()
+        make(tmp_path / "short", lengths=3).run()
+    with pytest.raises(lib.RunError, match="ended in .* steps; --time_limit N ends them"):
+        make(tmp_path / "endless", lengths=10**6).run()
 
 
 def test_metrics_have_the_reference_names_and_count_frames(tmp_path):
@@ -434,6 +437,16 @@ def test_signal_handlers_are_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     run_to(tmp_path, 3)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_a_killed_run_logged_beyond_its_checkpoint_is_read_no_more(tmp_path):
+    make(tmp_path).run()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 401, "train_return": -7}\n{"step": 409, "train_return": -7}\n')
+    make(tmp_path, settings={"steps": 130}).run()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert -7 not in [row.get("train_return") for row in rows]
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
 
 
 def test_a_run_killed_before_its_first_checkpoint_counts_the_steps_in_replay(tmp_path):

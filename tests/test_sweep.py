@@ -10,7 +10,7 @@ from dreamerv2 import sweep
 from dreamerv2.jobs import grid, processes, record, trainings
 from dreamerv2.jobs import sweep as runs
 from dreamerv2.jobs.job import Job
-from dreamerv2.run import blocks
+from dreamerv2.run import blocks, lock
 
 # Stands in for training: logs, and leaves what a finished run leaves.
 FAKE_TRAIN = """
@@ -114,6 +114,15 @@ def test_a_run_without_a_log_starts_or_waits_for_a_place(tmp_path, capsys, node,
     made._running.append(trainings.Started(job, SimpleNamespace(node=node), since=0.0))
     made._show()
     assert capsys.readouterr().out == f"[1/1] seed=0: {said}\n"
+
+
+def test_a_run_that_another_machine_makes_is_not_waited_for_after_a_signal(tmp_path, monkeypatch):
+    held = lock.Holder("another-machine", 7, "now")
+    monkeypatch.setattr(processes.lock, "holder", lambda logdir: held)
+    run = processes.start(Job(tmp_path / "run", (), blocks.make_config(["debug"])))
+    assert run.poll() is None
+    run.send_signal(2)
+    assert run.poll() == 0
 
 
 def test_time_left_comes_from_the_newest_rate_at_the_end_of_a_long_file(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from dreamerv2.jobs import record
 
+pyarrow = pytest.importorskip("pyarrow")
 storage = pytest.importorskip("dreamerv2.jobs.storage", exc_type=ImportError)
 
 
@@ -131,3 +132,20 @@ def test_the_driver_gets_what_tables_and_curves_need(store, logdir, tmp_path):
 def test_a_place_where_nothing_can_be_stored_is_one_line(uri):
     with pytest.raises(ValueError, match=f"--storage {uri}: .*expected s3://, gs:// or file:///"):
         storage.Storage(uri)
+
+
+def test_a_store_that_is_away_for_a_while_is_asked_again(monkeypatch):
+    waited, answers = [], [OSError("away"), pyarrow.ArrowException("away"), 7]
+
+    def call():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(storage.time, "sleep", waited.append)
+    assert storage.patiently(call) == 7 and waited == list(storage.WAITS[:2])
+    answers = [pyarrow.ArrowException("away")] * 9
+    with pytest.raises(OSError, match="away"):
+        storage.patiently(call)
+    assert len(answers) == 9 - 1 - len(storage.WAITS)

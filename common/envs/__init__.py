@@ -66,7 +66,7 @@ def make_env(
     Raises ValueError for an unknown task or setting, and where a package is missing.
     """
     make = _maker(task, mode, time_limit, settings)
-    if _is_dmc(task):
+    if is_remote(task):
         # What draws for MuJoCo and TensorFlow cannot live in one process.
         from common.envs.remote import Remote
 
@@ -105,14 +105,14 @@ def _maker(task: Any, mode: str, time_limit: int, settings: dict) -> Callable[[i
         if suite not in SUITES or not name:
             accepted = ", ".join(f"{suite}_NAME" for suite in SUITES)
             raise ValueError(f"task {task!r}: expected one of {accepted}")
-    if _is_dmc(task):
+    if is_remote(task):
         from common.envs.dmc import choose_drawing
 
         choose_drawing()
     return functools.partial(_make, task, mode, time_limit, Settings(**settings))
 
 
-def _is_dmc(task: Any) -> bool:
+def is_remote(task: Any) -> bool:
     return isinstance(task, str) and task.startswith("dmc_")
 
 

@@ -3,9 +3,11 @@
 import cv2
 import numpy as np
 
+MOST_CHANNELS = 4  # that OpenCV resizes by area at once
+
 
 def resize_by_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes uint8 [height, width, channels], or [height, width] of a single channel.
+    """Resizes uint8 [height, width, channels], any number of them, or [height, width] of one.
 
     This is OpenCV's `INTER_AREA`, with which the published results were made.
 
@@ -13,5 +15,13 @@ def resize_by_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         A new array, uint8 [*size, channels].
     """
     height, width = size
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return resized.reshape(height, width, -1)
+    channels = image.reshape(*image.shape[:2], -1)
+    parts = [
+        cv2.resize(
+            np.ascontiguousarray(channels[..., first : first + MOST_CHANNELS]),
+            (width, height),
+            interpolation=cv2.INTER_AREA,
+        ).reshape(height, width, -1)
+        for first in range(0, channels.shape[-1], MOST_CHANNELS)
+    ]
+    return np.concatenate(parts, -1)

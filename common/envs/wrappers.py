@@ -107,8 +107,9 @@ class NormalizeAction(Wrapper):
         super().__init__(env)
         inner = env.act_space
         self._bounded = np.isfinite(inner.low) & np.isfinite(inner.high)
-        self._low = np.where(self._bounded, inner.low, -1.0)
-        self._high = np.where(self._bounded, inner.high, 1.0)
+        # In float64: the distance between float32 bounds may be too large for float32.
+        self._low = np.where(self._bounded, inner.low, -1.0).astype(np.float64)
+        self._high = np.where(self._bounded, inner.high, 1.0).astype(np.float64)
         self._inner = inner
         size = int(np.prod(inner.shape))
         self.act_space = spaces.Box(-1.0, 1.0, (size,), np.float32)

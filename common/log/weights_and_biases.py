@@ -10,7 +10,7 @@ from typing import Any
 
 from common.files import write_atomically
 from common.log import video
-from common.log.logger import Clips, Scalars
+from common.log.logger import Clips, Scalars, warn_of_gif
 
 STEP = "env_frames"
 
@@ -58,7 +58,11 @@ class WandbOutput:
         row: dict[str, Any] = {f"{self._group(name)}/{name}": v for name, v in scalars.items()}
         for name, frames in clips.items():
             path = Path(self._run.dir) / f"{step:012d}-{name}.gif"
-            video.save_gif(path, frames, self._fps)
+            try:
+                video.save_gif(path, frames, self._fps)
+            except Exception as error:
+                warn_of_gif(path.name, error)
+                continue
             row[f"clips/{name}"] = self._wandb.Video(str(path), format="gif")
         self._run.log({STEP: step, **row})
 

@@ -73,11 +73,14 @@ class MLP(Stack):
 def matching_keys(
     obs_space: Mapping[str, gymnasium.spaces.Box], pattern: str, rank: int
 ) -> dict[str, tuple[int, ...]]:
-    """Keys of rank `rank` that match `pattern`, with their shapes, in the order of the space."""
+    """Keys of rank `rank` that match `pattern`, with their shapes, in the order of the space.
+
+    Those that begin with `log_` are for the log: they are stored, and no batch has them.
+    """
     return {
         key: tuple(space.shape)
         for key, space in obs_space.items()
-        if re.match(pattern, key) and len(space.shape) == rank
+        if re.match(pattern, key) and len(space.shape) == rank and not key.startswith("log_")
     }
 
 

@@ -28,7 +28,7 @@ from common.when import EverySeconds
 from dreamerv2.jobs import processes, record
 from dreamerv2.jobs.job import Job, memory_share
 from dreamerv2.jobs.record import Progress
-from dreamerv2.jobs.storage import ERRORS, Mirror, Storage
+from dreamerv2.jobs.storage import ERRORS, Mirror, Storage, patiently
 from dreamerv2.run import lock
 
 NAMESPACE = "dreamerv2"
@@ -190,8 +190,11 @@ class WithAnother:
     def __init__(self, job: Job, name: str):
         self._job, self._name = job, name
         self._due = EverySeconds(STATUS_EVERY)
+        self._left = False
 
     def poll(self) -> int | None:
+        if self._left:
+            return 0
         if self._due():
             try:
                 ray.get_actor(self._name)
@@ -200,7 +203,8 @@ class WithAnother:
         return None
 
     def send_signal(self, number: int) -> None:
-        """It belongs to the other command."""
+        """Nobody waits for it any longer; it belongs to the other command."""
+        self._left = True
 
     def failure(self, code: int) -> str:
         raise AssertionError("it never fails: it is only waited for")
@@ -235,7 +239,8 @@ class Starter:
             max_concurrency=3,  # `make` takes one place for the whole run
         )
         task = Task.of(job, self._cpus, self._gpus, storage.uri if storage else "")
-        collect = functools.partial(storage.fetch_small, job.logdir) if storage else lambda: None
+        fetch = functools.partial(storage.fetch_small, job.logdir) if storage else lambda: None
+        collect = functools.partial(patiently, fetch)
         try:
             return OnCluster(training.remote(task), collect)
         except ValueError:  # the name is taken

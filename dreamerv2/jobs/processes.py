@@ -48,14 +48,18 @@ class Elsewhere:
         self._job, self._holder = job, holder
         self.node = holder.host
         self.note = f"still runs ({holder}); waiting for it"
+        self._left = False
 
     def poll(self) -> int | None:
-        return None if lock.holder(self._job.logdir) else 0
+        return None if not self._left and lock.holder(self._job.logdir) else 0
 
     def send_signal(self, number: int) -> None:
+        """Passes a signal on; a run on another machine is waited for no longer."""
         if self._holder.host == socket.gethostname() and self._holder.pid:
             with contextlib.suppress(OSError):
                 os.kill(self._holder.pid, number)
+        else:
+            self._left = True
 
     def failure(self, code: int) -> str:
         raise AssertionError("it never fails: it is only waited for")

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from common.checkpoint import Checkpoints
 from common.config import Config
 from common.log.metrics import Row, read_last_rows, read_metrics
-from dreamerv2.run import blocks
+from dreamerv2.run import blocks, finish
 
 # Information, warnings and errors of TensorFlow's C++ (a fatal one is kept), and SDL's.
 NATIVE_NOTE = re.compile(
@@ -60,10 +61,12 @@ def read_run(logdir: Path, planned: Config | None = None) -> Run:
     checkpoint = Checkpoints(logdir / "checkpoints", config.keep_checkpoints).latest()
     log = read_log(logdir)
     status, error = "unfinished" if log or checkpoint else "not started", ""
-    if checkpoint and int(checkpoint.stem) >= config.steps:
-        status = "finished"
-    elif log and log[-1].startswith("error: "):
+    # The last checkpoint is written before the last evaluation, which may have failed.
+    failed = ends_with_error(log) and not finish.finished(config.update({"logdir": str(logdir)}))
+    if failed:
         status, error = "failed", log[-1].removeprefix("error: ")
+    elif checkpoint and int(checkpoint.stem) >= config.steps:
+        status = "finished"
     device = [line for line in log if line.startswith("Device: ")]
     return Run(
         name=logdir.name,
@@ -107,6 +110,11 @@ def read_log(logdir: Path) -> list[str]:
     path = log_path(logdir)
     text = path.read_text(errors="replace") if path.exists() else ""
     return [line for line in text.splitlines() if line.strip() and not NATIVE_NOTE.match(line)]
+
+
+def ends_with_error(log: Sequence[str]) -> bool:
+    """Whether the last line that a run printed is an error."""
+    return bool(log) and log[-1].startswith("error: ")
 
 
 def log_path(logdir: Path) -> Path:

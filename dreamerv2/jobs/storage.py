@@ -7,7 +7,10 @@ that needs them, so that what is there can be resumed at any moment.
 import re
 import secrets
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import pyarrow
 from pyarrow import fs
@@ -19,6 +22,25 @@ CHECKPOINTS = "checkpoints"
 # What the driver gets of a run: enough for tables and curves.
 SMALL = ("config.yaml", "metrics.jsonl")
 ERRORS = (OSError, pyarrow.ArrowException)
+WAITS = (1.0, 5.0, 20.0, 60.0)  # seconds before a call is made again
+
+T = TypeVar("T")
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """What a call gives; it is made again where the store was not reached for a while.
+
+    Raises OSError when it never was.
+    """
+    for seconds in WAITS:
+        try:
+            return call()
+        except ERRORS:
+            time.sleep(seconds)
+    try:
+        return call()
+    except pyarrow.ArrowException as error:
+        raise OSError(str(error)) from error
 
 
 class Storage:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.log.progress import about
 from common.report.tables import number, table
-from dreamerv2.jobs import grid
+from dreamerv2.jobs import grid, record
 from dreamerv2.jobs.job import Job, check_same, make_job
 from dreamerv2.jobs.places import needs_extra
 from dreamerv2.jobs.record import Progress
@@ -32,7 +32,7 @@ def make_jobs(root: Path, text: str, flags: Sequence[str], limit: int = 1) -> li
     jobs = []
     for name, cell in zip(grid.names(cells), cells, strict=True):
         words = [word for key, value in cell.items() for word in (f"--{key}", value)]
-        jobs.append(make_job(root / name, [*flags, *words], limit))
+        jobs.append(make_job(root / name, [*flags, *words], min(limit, len(cells))))
     return jobs
 
 
@@ -104,4 +104,10 @@ def _is_finished(job: Job) -> bool:
 
 
 def _finished_in(storage: "Storage") -> Callable[[Job], bool]:
-    return lambda job: storage.steps(job.name) >= job.config.steps
+    from dreamerv2.jobs.storage import patiently
+
+    def finished(job: Job) -> bool:
+        reached = patiently(lambda: storage.steps(job.name)) >= job.config.steps
+        return reached and not record.ends_with_error(record.read_log(job.logdir))
+
+    return finished

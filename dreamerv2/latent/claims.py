@@ -14,6 +14,7 @@ import numpy as np
 from common.files import write_json, write_text
 from common.report.figures import COLORS, figure, plain
 from common.report.tables import number, percent, table, with_interval
+from dreamerv2.latent.report_game import harmful
 
 Report = Mapping[str, Any]  # a report.json
 Reports = Mapping[str, Report]  # by the agent's name
@@ -83,7 +84,7 @@ def _sections(reports: Sequence[Report]) -> dict[str, list[Row]]:
         "The agents": [
             _row("policy, heads and decoder see", reports, _seen),
             _row("trained, agent steps", reports, lambda r: f"{r['run']['agent_steps']:,}"),
-            _row("return", reports, lambda r: number(r["run"]["mean_return"])),
+            _row("return", reports, _return),
         ],
         "Claimed: most of the classes are never on": [
             _row("never on", reports, _share("usage", "never_used_fraction")),
@@ -154,6 +155,13 @@ def _seen(report: Report) -> str:
     return "discrete part" if report["run"]["features"] == "discrete" else "both parts"
 
 
+def _return(report: Report) -> str:
+    """The mean return of the episodes that were played, and how many were cut."""
+    run = report["run"]
+    cut = f" ({run['episodes_cut']} of {run['episodes']} cut)" if run.get("episodes_cut") else ""
+    return number(run["mean_return"]) + cut
+
+
 def _bits(report: Report) -> str:
     return number(float(np.mean(report["usage"]["entropy_bits"])))
 
@@ -194,8 +202,8 @@ def _told(variable: str) -> Cell:
 
 
 def _costly(report: Report) -> str:
-    intervals = report["fix"]["loss_interval"]
-    return f"{sum(low > 0 for low, _ in intervals)} of {len(intervals)}"
+    chances = report["fix"]["p_adjusted"]
+    return f"{harmful(report['fix'])} of {len(chances)}"
 
 
 def _worst(report: Report) -> str:
@@ -203,6 +211,11 @@ def _worst(report: Report) -> str:
     worst = int(np.argmax(found["loss"]))
     low, high = found["loss_interval"][worst]
     return f"{with_interval(found['loss'][worst], low, high)} (variable {worst})"
+
+
+def _mlp(errors: Mapping[str, Any], variable: str) -> float:
+    """NaN where an agent has no such part, or its game no such variable: no bar."""
+    return errors.get("mlp", {}).get(variable, np.nan)
 
 
 # Figure
@@ -225,10 +238,10 @@ def draw(path: Path, reports: Reports) -> None:
         panels = drawing.subplots(lines, 3, sharey=True, squeeze=False).flat
         for axes, variable in zip(panels, variables, strict=False):
             for i, (name, errors) in enumerate(probed.items()):
-                guess = errors["mean"]["mean"][variable] or np.nan
-                heights = [errors[part]["mlp"][variable] / guess for part in PARTS]
+                guess = errors["mean"]["mean"].get(variable) or np.nan
+                shares = [_mlp(errors.get(part, {}), variable) / guess for part in PARTS]
                 places = np.arange(len(PARTS)) + i * width
-                axes.bar(places, heights, width * 0.9, color=COLORS[i % len(COLORS)], label=name)
+                axes.bar(places, shares, width * 0.9, color=COLORS[i % len(COLORS)], label=name)
             axes.axhline(1, color="#777777", ls="--", lw=1)
             axes.set_xticks(np.arange(len(PARTS)) + 0.4 - width / 2, list(PARTS.values()))
             axes.set(title=variable, ylim=(0, None))

@@ -23,7 +23,8 @@ class Recording(NamedTuple):
     ram: np.ndarray | None  # uint8 [N, 128], None where the environment has none
     variables: dict[str, np.ndarray]  # float [N] each, what the game itself knows
     episode: np.ndarray  # int [N], 0, 1, ...
-    returns: list[float]  # per episode
+    returns: list[float]  # per episode, as far as it was played
+    cut: int  # episodes that were left before their end
 
 
 def collect(
@@ -40,7 +41,7 @@ def collect(
     environment for one episode.
     """
     policy = AgentPolicy(model.agent, "eval")
-    played, returns = [], []
+    played, returns, cut = [], [], 0
     for index in range(episodes):
         number = episode_seed(seed, index)
         env = make_env(number)
@@ -48,6 +49,7 @@ def collect(
         played.append(_columns(rows, model, env))
         env.close()
         returns.append(float(played[-1].pop("reward").sum()))
+        cut += not played[-1].pop("is_last")[-1]
         length = len(played[-1]["classes"])
         show(f"episode {index + 1} of {episodes}: {length} rows, return {returns[-1]:.4g}")
     lengths = [len(columns["classes"]) for columns in played]
@@ -66,6 +68,7 @@ def collect(
         {k.split("/")[1]: v for k, v in arrays.items() if k.startswith("variable/")},
         episode,
         returns,
+        cut,
     )
 
 
@@ -81,6 +84,7 @@ def _columns(rows: Iterable[Row], model: LatentModel, env: Env) -> dict[str, np.
         columns["deter"].append(np.asarray(latent["deter"][0], np.float32))
         columns["action"].append(action)
         columns["reward"].append(float(obs["reward"]))
+        columns["is_last"].append(bool(obs["is_last"]))
         if model.image_key:
             columns["image"].append(np.array(model.frame(obs)))
         if "ram" in obs:

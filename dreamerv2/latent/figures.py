@@ -264,8 +264,13 @@ def quantiles_by_position(position, values, bins: int = 10) -> tuple[np.ndarray,
     return (filled + 0.5) / bins, np.array(lines).T
 
 
-def probe_errors(path: Path, errors: Mapping[str, Mapping], names: Sequence[str]) -> None:
-    """Mean absolute errors per variable: a panel each, inputs side by side, two probes each."""
+def probe_errors(
+    path: Path, errors: Mapping[str, Mapping], names: Sequence[str], unit: str
+) -> None:
+    """Mean absolute errors per variable: a panel each, inputs side by side, two probes each.
+
+    unit: of lengths.
+    """
     inputs = [name for name in errors if name != "mean"]
     x = np.arange(len(inputs))
     with figure(path, 2.6 * len(names) + 0.6, 3.6) as drawing:
@@ -277,7 +282,7 @@ def probe_errors(path: Path, errors: Mapping[str, Mapping], names: Sequence[str]
                 bars = ax.bar(x + shift, heights, 0.4, color=color, label=label)
                 ax.bar_label(
                     bars,
-                    fmt="%.1f",
+                    fmt="%.2g",
                     fontsize=7,
                     padding=1,
                     bbox={"fc": "w", "ec": "none", "pad": 0},
@@ -286,7 +291,7 @@ def probe_errors(path: Path, errors: Mapping[str, Mapping], names: Sequence[str]
             ax.axhline(mean, color="k", ls="--", zorder=0, label="predicting the mean")
             ax.set_xticks(x, inputs, rotation=35, ha="right")
             ax.set_title(name)
-        axes[0].set_ylabel("mean absolute error [pixels]")
+        axes[0].set_ylabel(f"mean absolute error [{unit}]")
         handles, labels = axes[0].get_legend_handles_labels()
         drawing.legend(handles, labels, loc="outside lower center", ncols=3)
 

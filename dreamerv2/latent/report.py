@@ -22,7 +22,7 @@ Pong, whose policy, reward predictor and decoder saw the discrete part alone.
 | --- | --- |
 | trained | {env_frames:,} environment frames ({agent_steps:,} agent steps) |
 | policy, value and decoder see | {sees} |
-| played for this | {episodes} episodes, {rows:,} rows, mean return {mean_return:.4g} |
+| played for this | {episodes} episodes, {rows:,} rows, mean return {mean_return:.4g}{cut} |
 | a row | one observation, {action_repeat} environment frames after the one before |
 """
 
@@ -156,7 +156,8 @@ def write(out: Path, run: Mapping, found: Mapping[str, Mapping]) -> None:
 
     run: what `HEAD` names. found: numbers by section, or `{"unavailable": reason}`.
     """
-    head = HEAD.format(sees=SEES[run["features"]], **run)
+    cut = f" ({run['episodes_cut']} left before their end)" if run["episodes_cut"] else ""
+    head = HEAD.format(sees=SEES[run["features"]], cut=cut, **run)
     texts = {
         "usage": usage,
         "sweep": sweep,

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.device import usable_cores
+from common.envs import is_remote
 from common.log.video import save_gif
 from dreamerv2.latent import (
     board,
@@ -134,7 +136,8 @@ def probe_section(study: Study) -> dict:
         )
     targets = np.stack([values[rows] for values in variables.values()], -1)
     errors = probe.probe(_probe_inputs(study, rows), targets, split, study.seed, study.show)
-    figures.probe_errors(study.out / "probe.png", errors, list(variables))
+    unit = "pixels" if study.saved.config.task.startswith("atari_") else "cells"
+    figures.probe_errors(study.out / "probe.png", errors, list(variables), unit)
     split_rows = split._asdict()
     return {
         "variables": list(variables),
@@ -185,7 +188,8 @@ def fix_section(study: Study) -> dict:
     games = len(study.recording.returns)
     steps = max(1, study.steps // games)
     found = fix.measure(
-        study.model, study.saved.env, study.counts, games, steps, study.seed, study.show
+        *(study.model, study.saved.env, study.counts, games, steps, study.seed, study.show),
+        at_once=usable_cores() if is_remote(study.saved.config.task) else fix.AT_ONCE,
     )
     numbers = fix.summarize(found, study.seed)
     figures.fixed_returns(study.out / "fix.png", numbers)

@@ -72,4 +72,5 @@ def describe(saved: Saved, recording: Recording) -> dict[str, Any]:
         "episodes": len(recording.returns),
         "rows": len(recording.episode),
         "mean_return": sum(recording.returns) / len(recording.returns),
+        "episodes_cut": recording.cut,
     }

@@ -20,7 +20,10 @@ X_LABELS = {"frames": "env frames", "updates": "updates", "hours": "hours"}
 BINS = 50
 RESAMPLES = 2000
 # What does not make it another configuration.
-IGNORED = re.compile(r"seed|logdir|steps|log_.*|eval_every|eval_eps|keep_checkpoints|video_frames")
+IGNORED = re.compile(
+    r"seed|logdir|steps|log_.*|eval_every|eval_eps|keep_checkpoints|video_frames"
+    r"|replay\.memory_gib|save_every|fall_back|max_bad_episodes|wandb"
+)
 WIDE = 100  # returns beyond this hide what a young run does on a linear axis
 MOST_DIFFERENCES = 3  # in a label; with more, it is the name of the directory
 
@@ -122,15 +125,25 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     settings = [_configuration(group[0]) for group in groups]
     keys = dict.fromkeys(key for each in settings for key in each)
     differing = [key for key in keys if any(s.get(key) != settings[0].get(key) for s in settings)]
+    names = shortest_names([group[0].logdir.resolve() for group in groups])
     labels = []
-    for group, each in zip(groups, settings, strict=True):
+    for group, each, name in zip(groups, settings, names, strict=True):
         parts = [f"{key} {each.get(key, 'absent')}" for key in differing]
         if not 0 < len(parts) <= MOST_DIFFERENCES:
             # Alone, several seeds need no name.
             several = len(group) > 1 and not parts
-            parts = [] if several else [group[0].logdir.resolve().name]
+            parts = [] if several else [name]
         labels.append(", ".join(parts + [f"{len(group)} seeds"] * (len(group) > 1)))
     return labels
+
+
+def shortest_names(paths: Sequence[Path]) -> list[str]:
+    """The ends of different paths, as many parts of each as it takes to tell them apart."""
+    for count in range(1, max(len(path.parts) for path in paths)):
+        names = [str(Path(*path.parts[-count:])) for path in paths]
+        if len({*names}) == len(paths):
+            return names
+    return [str(path) for path in paths]
 
 
 # Statistics

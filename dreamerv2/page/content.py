@@ -30,7 +30,7 @@ class Picture(NamedTuple):
 
 
 def what_was_run(run: Run, source: Origin) -> Facts:
-    """Task, length, time, versions and machine, and the command that starts it again."""
+    """Task, length and time, the command that starts it again, and where the page was made."""
     last = {key: value for row in run.rows for key, value in row.items() if value is not None}
     facts = [("task", run.task), ("environment frames", f"{last['step']:,.0f}")]
     if "updates" in last:
@@ -40,8 +40,9 @@ def what_was_run(run: Run, source: Origin) -> Facts:
     if "cpu_seconds" in last:
         facts.append(("CPU time, all threads", duration(last["cpu_seconds"])))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    facts.append(("versions", f"dreamerv2 {common.__version__}, {versions}"))
-    facts.append(("machine", f"{processor()}, {os.cpu_count()} cores, {platform.system()}"))
+    facts.append(("versions that made this page", f"dreamerv2 {common.__version__}, {versions}"))
+    machine = f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
+    facts.append(("machine that made this page", machine))
     if not str(run.settings.get("env", "")).startswith(OBJECT):  # which no command can make
         facts.append(("command", command(run.settings | {"logdir": run.logdir}, source)))
     return facts

@@ -31,15 +31,16 @@ class Result(NamedTuple):
         """Returns, lengths and statistics of the returns, as JSON takes them.
 
         `std` is that of the episodes themselves (not of an estimate from them); `interval` is the
-        95% bootstrap interval of the mean, from resampled episodes.
+        95% bootstrap interval of the mean, from resampled episodes, and None for a single one.
         """
         low, high = bootstrap_mean(self.returns, resamples=RESAMPLES, seed=seed)
+        several = len(self.returns) > 1
         return {
             **self._asdict(),
             "mean": float(np.mean(self.returns)),
             "std": float(np.std(self.returns)),
             "median": float(np.median(self.returns)),
-            "interval": [float(low), float(high)],
+            "interval": [float(low), float(high)] if several else None,
         }
 
 
@@ -113,11 +114,7 @@ def evaluate_all(
         _say(f"{name} actions" if name != "random" else "random policy")
         result = evaluate(saved.env, policy, episodes, seed, max_steps, _say)
         report[name] = summary = result.summary(seed)
-        low, high = summary["interval"]
-        print(
-            f"  mean {summary['mean']:.4g} (95% interval {low:.4g} to {high:.4g}), "
-            f"std {summary['std']:.4g}, median {summary['median']:.4g}"
-        )
+        print(f"  {_sentence(summary)}")
     scores = published(config.task, saved.env_frames)
     if scores:
         print("published for this game")
@@ -125,6 +122,16 @@ def evaluate_all(
             print(f"  {score.name:25} {score.value:>6g}  {score.protocol}")
     report["published"] = [score._asdict() for score in scores]
     return report
+
+
+def _sentence(summary: Mapping[str, Any]) -> str:
+    """Mean, interval and spread; of a single episode the mean is all that there is."""
+    mean = f"mean {summary['mean']:.4g}"
+    if summary["interval"] is None:
+        return mean
+    low, high = summary["interval"]
+    spread = f"std {summary['std']:.4g}, median {summary['median']:.4g}"
+    return f"{mean} (95% interval {low:.4g} to {high:.4g}), {spread}"
 
 
 def _say(line: str) -> None:

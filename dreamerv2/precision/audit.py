@@ -78,12 +78,12 @@ def audit(
     }
     rows = read_metrics(logdir / "metrics.jsonl")
     subjects, found = Subjects(), []
-    for number, each in enumerate(saved, 1):
+    for number, (trained, each) in enumerate(zip(asked, saved, strict=True), 1):
         show(f"checkpoint {each.path.name} ({number} of {len(saved)})")
         reference = subjects.at(each, "32", overrides=False)
         played = None
         if play:
-            drawn, played = batches.from_play(each, each.agent(), play, updates, show)
+            drawn, played = batches.from_play(trained, trained.agent(), play, updates, show)
         else:
             drawn = batches.from_run(logdir, each, reference.agent, updates)
         content = {
@@ -287,13 +287,9 @@ def follow(
     """Errors of a precision against float32; its loss scale goes where dynamic scaling takes it."""
     scales = subject.initial_scales()
     trajectory, activations, gradients, flipped = [scales], [], [], []
-    nonfinite = dict.fromkeys(MODULES, 0)
     for i, (batch, result) in enumerate(zip(batches, results, strict=True)):
         ours = subject.update(batch, i, scales)
-        errors = gradient_errors(result.grads, ours.grads)
-        gradients.append({k: v for k, v in errors.items() if np.isfinite(v)})
-        for module in errors.keys() - gradients[-1].keys():
-            nonfinite[module] += 1
+        gradients.append(gradient_errors(result.grads, ours.grads))
         outputs = (s.activations(batch, result.outputs) for s in (reference, subject))
         activations.append(activation_errors(*outputs))
         flipped.append(other_class(result.outputs, ours.outputs))
@@ -301,8 +297,9 @@ def follow(
         trajectory.append(scales)
     return {
         "activation_error": {name: _median(activations, name) for name in activations[0]},
+        "activations_not_finite": {name: _infinite(activations, name) for name in activations[0]},
         "gradient_error": {module: _median(gradients, module) for module in MODULES},
-        "gradients_not_finite": nonfinite,
+        "gradients_not_finite": {module: _infinite(gradients, module) for module in MODULES},
         "latents_of_other_class": float(np.mean(flipped)),
         "loss_scale": trajectory if subject.agent.precision.uses_float16 else [],
     }
@@ -315,17 +312,21 @@ def gradient_errors(reference: Arrays, ours: Arrays) -> dict[str, float]:
     for module in MODULES:
         names = [name for name in reference if module_of(name) == module]
         difference = _norm(ours[name] - reference[name] for name in names)
-        error = difference / max(_norm(reference[name] for name in names), 1e-30)
-        errors[module] = error if np.isfinite(error) else np.inf
+        errors[module] = _relative(difference, _norm(reference[name] for name in names))
     return errors
 
 
 def activation_errors(reference: Arrays, ours: Arrays) -> dict[str, float]:
-    """The relative error of each output of a module."""
+    """The relative error of each output of a module; infinite where one is not finite."""
     return {
-        name: _norm([ours[name] - value]) / max(_norm([value]), 1e-30)
+        name: _relative(_norm([ours[name] - value]), _norm([value]))
         for name, value in reference.items()
     }
+
+
+def _relative(difference: float, size: float) -> float:
+    error = difference / max(size, 1e-30)
+    return error if np.isfinite(error) else np.inf
 
 
 def other_class(reference: Arrays, ours: Arrays) -> float:
@@ -426,7 +427,7 @@ def overflowing_tensors(
 
 def likelihood_errors(
     reference: Subject, batches: Sequence[Arrays], results: Sequence[Result]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Per image key: how far float16 puts the log-likelihood of an image from its true value, when
     terms and sum are float16 as in the author's code, and when only the decoder's output is.
 
@@ -449,7 +450,7 @@ def likelihood_errors(
             sums["signal"].append(signal)
             sums["true"].append(true)
         half, single, signal, true = (np.concatenate(values, None) for values in sums.values())
-        found[key] = {
+        numbers = {
             "mean_log_likelihood": float(true.mean()),
             "mean_signal": float(signal.mean()),
             "signal_std": float(signal.std()),
@@ -459,6 +460,8 @@ def likelihood_errors(
             "float32_sum_mean_absolute_error": float(np.abs(single).mean()),
             "spacing_of_float16": float(np.spacing(np.float16(-true.mean()))),
         }
+        # Beyond 65,504 nats the sum itself overflows.
+        found[key] = {k: v if np.isfinite(v) else None for k, v in numbers.items()}
     return found
 
 
@@ -468,5 +471,10 @@ def _norm(arrays) -> float:
 
 
 def _median(errors: Sequence[Mapping[str, float]], name: str) -> float | None:
-    values = [error[name] for error in errors if name in error]
+    """The median of the finite ones; None where there is none."""
+    values = [error[name] for error in errors if np.isfinite(error[name])]
     return float(np.median(values)) if values else None
+
+
+def _infinite(errors: Sequence[Mapping[str, float]], name: str) -> int:
+    return sum(not np.isfinite(error[name]) for error in errors)

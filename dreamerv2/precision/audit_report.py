@@ -132,17 +132,23 @@ def error_rows(content: Mapping[str, Any]) -> list[list[str]]:
     for module, noise in content["sampling_noise"].items():
         row = [module]
         for found in precisions.values():
-            errors = found["activation_error"].items()
-            row.append(percent(max(e for name, e in errors if name.split(":")[0] == module)))
+            names = [name for name in found["activation_error"] if name.split(":")[0] == module]
+            errors = [found["activation_error"][name] for name in names]
+            worst = max((error for error in errors if error is not None), default=None)
+            bad = max((found["activations_not_finite"][name] for name in names), default=0)
+            row.append(percent(worst) + _not_finite(bad))
         for found in precisions.values():
             bad = found["gradients_not_finite"][module]
-            note = f" ({bad} x not finite)" if bad else ""
-            row.append(percent(found["gradient_error"][module]) + note)
+            row.append(percent(found["gradient_error"][module]) + _not_finite(bad))
         rows.append([*row, percent(noise)])
     row = ["latents of another class"]
     row += [percent(found["latents_of_other_class"]) for found in precisions.values()]
     rows.append(row + [""] * (len(precisions) + 1))
     return rows
+
+
+def _not_finite(updates: int) -> str:
+    return f" ({updates} x not finite)" if updates else ""
 
 
 def window_rows(half: Mapping[str, Any]) -> list[list[str]]:
@@ -187,6 +193,9 @@ def likelihood_lines(content: Mapping[str, Any]) -> list[str]:
     """How far a float16 sum is off, in nats."""
     lines = []
     for key, found in content.get("image_likelihood", {}).items():
+        if None in found.values():
+            lines.append(f"`{key}`: in float16 the log-likelihood of an image is not finite.")
+            continue
         lines.append(
             f"`{key}`: the log-likelihood of an image is {found['mean_log_likelihood']:,.1f} nats "
             f"on average; {found['mean_signal']:.3g} of them (± {found['signal_std']:.2g} from "

@@ -31,16 +31,39 @@ CLEARLY_FASTER = 0.95  # a ratio of times above this is not worth another precis
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """What each run is called: its precision, and those overrides that not all runs share."""
+    return [
+        ", ".join([precision, *(f"{k.removeprefix('precision_overrides.')} {v}" for k, v in rest)])
+        for (_, precision), *rest in choices(runs)
+    ]
+
+
+def flags(choice: Sequence[tuple[str, str]]) -> str:
+    """What to write for `choices` of a run."""
+    return " ".join(f"--{key} {value}" for key, value in choice)
+
+
+def choices(runs: Sequence[Run]) -> list[list[tuple[str, str]]]:
+    """Of each run the keys that make its precision, with values: `precision` first, then those
+    overrides that not all runs share."""
     keys = [key for key in runs[0].config.flat if re.match("precision_overrides|loss_scale$", key)]
     differing = [k for k in keys if len({str(run.config[k]) for run in runs}) > 1]
     result = []
     for run in runs:
-        parts = [str(run.config.precision)]
-        for key in differing:
-            if run.config[key] not in ("default", "dynamic"):
-                parts.append(f"{key.removeprefix('precision_overrides.')} {run.config[key]}")
-        result.append(", ".join(parts))
+        special = [k for k in differing if run.config[k] not in ("default", "dynamic")]
+        result.append([(key, str(run.config[key])) for key in ("precision", *special)])
     return result
+
+
+def check_seeds(runs: Sequence[Run]) -> None:
+    """ValueError where two runs of one precision have the same seed."""
+    found: dict[tuple[str, int], Run] = {}
+    for label, run in zip(labels(runs), runs, strict=True):
+        other = found.setdefault((label, run.config.seed), run)
+        if other is not run:
+            raise ValueError(
+                f"{other.name} and {run.name} both have precision {label} and seed "
+                f"{run.config.seed}; a comparison takes one run of each seed"
+            )
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
@@ -140,9 +163,12 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     groups: dict[str, list[Run]] = {}
     for label, run in zip(labels(runs), runs, strict=True):
         groups.setdefault(label, []).append(run)
-    baseline = next((label for label in groups if label.split(",")[0] == "32"), next(iter(groups)))
+    plain = (label for label in sorted(groups, key=len) if label.split(",")[0] == "32")
+    baseline = next(plain, next(iter(groups)))
     points = loss_points(runs)
     precisions = {label: summarize_group(group, points) for label, group in groups.items()}
+    for label, choice in zip(labels(runs), choices(runs), strict=True):
+        precisions[label]["flags"] = flags(choice)
     reference = precisions[baseline]["seconds_per_update"]
     for summary in precisions.values():
         seconds = summary["seconds_per_update"]
@@ -161,7 +187,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         "differences": found,
         "loss_points": points,
         "differing_keys": differing_keys(runs),
-        "false_alarm_rate": alarm_rate(precisions, found),
+        "false_alarm_rate": alarm_rate(precisions, baseline, found),
     }
 
 
@@ -249,14 +275,20 @@ def differences(
 
 
 def alarm_rate(
-    precisions: Mapping[str, Mapping[str, Any]], differences: Mapping[str, Mapping[str, Any]]
+    precisions: Mapping[str, Mapping[str, Any]],
+    baseline: str,
+    differences: Mapping[str, Mapping[str, Any]],
 ) -> float | None:
-    """How often a difference of returns is called by chance with as few runs as there are."""
-    fewest = min(summary["finished"] for summary in precisions.values())
-    if fewest < FEWEST_RUNS or not differences:
-        return None
-    paired = all(found["returns"]["final_return"]["pairs"] for found in differences.values())
-    return false_alarm_rate(fewest, paired)
+    """How often a difference of returns is called by chance, in that of the fewest runs; None where
+    one has too few to call any."""
+    rates = []
+    for label, found in differences.items():
+        pairs = found["returns"]["final_return"]["pairs"]
+        runs = pairs or min(precisions[name]["finished"] for name in (label, baseline))
+        if runs < FEWEST_RUNS:
+            return None
+        rates.append(false_alarm_rate(runs, bool(pairs)))
+    return max(rates, default=None)
 
 
 def recommend(summary: Mapping[str, Any]) -> tuple[str, list[str]]:

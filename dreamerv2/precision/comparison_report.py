@@ -80,7 +80,7 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
     lines = [
         f"# Precision on {content['task']}: use {best}",
         "",
-        f"**Use `--precision {best.split(',')[0]}` on {device}**: {why}.",
+        f"**Use `{content['precisions'][best]['flags']}` on {device}**: {why}.",
         "",
         *(f"- {reason}" for reason in content["reasons"]),
     ]
@@ -139,6 +139,9 @@ def difference_lines(content: Mapping[str, Any]) -> list[str]:
             rows.append([name, interval(each), "-", number(each["p_adjusted"]), called(each)])
         pairs = found["returns"]["final_return"]["pairs"]
         how = f"{pairs} pairs of equal seeds" if pairs else "seeds not paired"
+        counts = [content["precisions"][k]["finished"] for k in (label, content["baseline"])]
+        if pairs and max(counts) > pairs:
+            how += f" of {counts[0]} and {counts[1]} runs; the others are left out"
         lines += [f"{label} minus {content['baseline']} ({how}):", "", table(rows), ""]
     return lines[:-1] or ["Nothing to compare with."]
 

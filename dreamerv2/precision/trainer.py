@@ -29,14 +29,14 @@ def make_jobs(
     """One job per precision and seed, checked as train checks it; seeds outside, so that whatever
     else the machine does in the meantime meets all precisions alike. limit: as for `make_job`.
     """
+    runs = [(p, str(s)) for s in dict.fromkeys(seeds) for p in dict.fromkeys(precisions)]
     return [
         make_job(
             directory / f"{precision}-{seed}",
-            [*flags, "--precision", precision, "--seed", str(seed)],
-            limit,
+            [*flags, "--precision", precision, "--seed", seed],
+            min(limit, len(runs)),
         )
-        for seed in dict.fromkeys(seeds)
-        for precision in dict.fromkeys(precisions)
+        for precision, seed in runs
     ]
 
 
@@ -64,6 +64,6 @@ class Trainer(Trainings):
         return 128 + stopped_by if stopped_by else code
 
     def _ended(self) -> None:
-        if self._waiting:
+        if self._waiting or self._running:
             runs = [job.read() for job in self._jobs]
             comparison_report.write(self._directory, runs, self._command)

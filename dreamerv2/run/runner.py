@@ -22,6 +22,7 @@ from common.envs.wrappers import TimeLimit
 from common.files import sweep_temporary
 from common.log import paint, video
 from common.log.logger import Logger
+from common.log.metrics import read_last_rows
 from common.log.progress import Progress, Stopwatch
 from common.seeds import derive_seed
 from common.when import Every, EverySeconds
@@ -219,10 +220,7 @@ class Runner:
             if self._prefill_left <= 0 and self._ready:
                 break
             if self.step >= patience:
-                raise RunError(
-                    f"no episode with random actions had replay.minlen "
-                    f"({self._config.replay.minlen}) steps in {self.step:,}; lower it"
-                )
+                raise RunError(self._no_episode())
             self._progress.phase("prefill")
             before = self.step
             self._driver(policy, steps=1)
@@ -231,6 +229,19 @@ class Runner:
             self._progress.update(self.step, self.updates)
         # The agent starts episodes of its own; what random actions began is dropped.
         self._driver.reset()
+
+    def _no_episode(self) -> str:
+        """Why replay has nothing to sample from after so many random steps."""
+        if self._replay.stats["short_episodes"]:
+            minlen = self._config.replay.minlen
+            return (
+                f"no episode with random actions had replay.minlen ({minlen}) steps in "
+                f"{self.step:,}; lower it"
+            )
+        return (
+            f"no episode with random actions ended in {self.step:,} steps; --time_limit N ends "
+            "them after N agent steps"
+        )
 
     def _pretrain(self) -> None:
         while not self._interrupt and self.updates < self._config.pretrain:
@@ -410,10 +421,19 @@ class Runner:
             )
             for change in snapshot.config_changes(meta["config"], self._config.nested()):
                 self._show(f"  changed since: {change}")
+            self._log_return()
         rows = {**self._env.obs_space, "action": self._env.act_space}
         report = self._replay.capacity_report(rows)
         self._show(f"{'Replay' if report.disk_suffices else 'WARNING: replay'}: {report}")
         self._show(parameter_table(self._agent.named_variables()))
+
+    def _log_return(self) -> None:
+        """A row at the step of the checkpoint, where a killed run has logged beyond it: readers
+        drop later rows that stand before an earlier one."""
+        rows = read_last_rows(Path(self._config.logdir).expanduser() / "metrics.jsonl")
+        if rows and rows[-1]["step"] > self._logger.step:
+            self._logger.scalar("updates", self.updates)
+            self._logger.write()
 
     # State
 

@@ -76,11 +76,12 @@ def card(name: str, meta: Mapping[str, Any], run: Mapping[str, Any], evaluation:
     for mode in ("greedy", "sampled", "random"):
         if mode in evaluation:
             result = evaluation[mode]
-            low, high = result["interval"]
-            lines.append(
-                f"- {mode} actions: mean return {result['mean']:.4g} over "
-                f"{len(result['returns'])} episodes (95 % interval {low:.4g} to {high:.4g})"
-            )
+            count = len(result["returns"])
+            text = f"mean return {result['mean']:.4g} over {count} episode{'s' * (count > 1)}"
+            if result["interval"]:
+                low, high = result["interval"]
+                text += f" (95 % interval {low:.4g} to {high:.4g})"
+            lines.append(f"- {mode} actions: {text}")
     if run.get("note"):
         lines += ["", run["note"]]
     lines += ["", "```", f"python -m dreamerv2.render --logdir {name} --out {name}.gif", "```", ""]
