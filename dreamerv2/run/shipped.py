@@ -52,6 +52,8 @@ def write(
         arrays = {name: value.astype(np.float16) for name, value in arrays.items()}
     names = ("agent_steps", "updates", "config", "spaces", "action_names")
     kept = {name: meta.get(name) for name in names}
+    # Where the run was is nobody else's business.
+    kept["config"] = {**meta["config"], "logdir": path.stem}
     arrays = {f"agent/{name}": value for name, value in arrays.items()}
     checkpoint.save(path, arrays, {**kept, "acting_only": True})
 
