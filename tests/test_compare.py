@@ -238,6 +238,8 @@ def test_two_seeds_are_not_enough_to_leave_the_baseline(tmp_path):
     assert summary["differences"]["16"]["returns"]["final_return"]["low"] is None
     assert summary["differences"]["16"]["returns"]["final_return"]["called"] is False
     assert comparison.recommend(summary)[0] == "32"
+    row = comparison_report.difference_lines(summary)[2].splitlines()[2]  # of the final return
+    assert [cell.strip() for cell in row.split("|")][3:6] == ["-", "-", "too few finished runs"]
 
 
 def test_a_failed_run_is_a_row_and_does_not_enter_the_statistics(tmp_path):

@@ -134,6 +134,7 @@ def difference_lines(content: Mapping[str, Any]) -> list[str]:
         for name, each in found["returns"].items():
             better = each["better"]
             chance = with_interval(*(v and 100 * v for v in better.values())) + " %"
+            chance = "-" if better["low"] is None else chance  # of one pair it is all or nothing
             rows.append([name.replace("_", " "), interval(each), chance, "-", called(each)])
         for name, each in found["losses"].items():
             rows.append([name, interval(each), "-", number(each["p_adjusted"]), called(each)])
