@@ -113,6 +113,7 @@ def _maker(task: Any, mode: str, time_limit: int, settings: dict) -> Callable[[i
 
 
 def is_remote(task: Any) -> bool:
+    """Whether an environment of the task always works in a process of its own."""
     return isinstance(task, str) and task.startswith("dmc_")
 
 

@@ -106,7 +106,7 @@ def _is_finished(job: Job) -> bool:
 def _finished_in(storage: "Storage") -> Callable[[Job], bool]:
     from dreamerv2.jobs.storage import patiently
 
-    def finished(job: Job) -> bool:
+    def finished(job: Job) -> bool:  # as `record.read_run`, without a checkpoint at hand
         reached = patiently(lambda: storage.steps(job.name)) >= job.config.steps
         return reached and not record.ends_with_error(record.read_log(job.logdir))
 

@@ -23,9 +23,8 @@ RETURN_EPISODES = 20  # the last ones before a checkpoint
 
 FROM_RUN = """\
 All ages see the same batches, drawn from the episodes that the run holds now: the weights alone set
-them apart. To a young agent the episodes of a better one are new. Its gradients on them are larger
-than those that it learned from, so that its largest loss scale is lower. With `--play N` each agent
-plays its own."""
+them apart. To a young agent the episodes of a better one are new: its gradients may be larger on
+them, and its largest loss scale lower. With `--play N` each agent plays its own."""
 FROM_PLAY = """\
 Each age sees batches from new episodes, which the agent of that age played as in training."""
 HOW_TO_READ = """\

@@ -1,5 +1,6 @@
 """The batches of an audit: from the episodes of the run, or from new ones that its agent plays."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from itertools import islice
@@ -59,13 +60,13 @@ def _play(saved, agent, agent_steps, replay, show):
     done, returns = 0, list[float]()
     while done < agent_steps:
         seed = episode_seed(saved.config.seed, len(returns))
-        env = saved.env(seed, "train")
-        action, rewards = np.zeros(env.act_space.shape, np.float32), []
-        for row in play(env, policy.episode(seed), saved.max_steps):
-            replay.add_step({**row.obs, "action": action})  # the action that led to this row
-            action = row.action
-            rewards.append(float(row.obs["reward"]))
-        env.close()
+        rewards = []
+        with contextlib.closing(saved.env(seed, "train")) as env:
+            action = np.zeros(env.act_space.shape, np.float32)
+            for row in play(env, policy.episode(seed), saved.max_steps):
+                replay.add_step({**row.obs, "action": action})  # the action that led to this row
+                action = row.action
+                rewards.append(float(row.obs["reward"]))
         tenths = 10 * done // agent_steps
         done += len(rewards) - 1
         returns.append(sum(rewards))

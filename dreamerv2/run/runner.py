@@ -421,13 +421,13 @@ class Runner:
             )
             for change in snapshot.config_changes(meta["config"], self._config.nested()):
                 self._show(f"  changed since: {change}")
-            self._log_return()
+            self._log_resumed_step()
         rows = {**self._env.obs_space, "action": self._env.act_space}
         report = self._replay.capacity_report(rows)
         self._show(f"{'Replay' if report.disk_suffices else 'WARNING: replay'}: {report}")
         self._show(parameter_table(self._agent.named_variables()))
 
-    def _log_return(self) -> None:
+    def _log_resumed_step(self) -> None:
         """A row at the step of the checkpoint, where a killed run has logged beyond it: readers
         drop later rows that stand before an earlier one."""
         rows = read_last_rows(Path(self._config.logdir).expanduser() / "metrics.jsonl")
