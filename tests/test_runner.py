@@ -21,7 +21,7 @@ from common.log.logger import JSONLOutput, Logger, Tolerant
 from common.log.metrics import read_metrics
 from common.seeds import derive_seed
 from common.when import EverySeconds
-from dreamerv2.run import finish, snapshot
+from dreamerv2.run import collector, finish, snapshot
 from dreamerv2.run import runner as lib
 from dreamerv2.run.errors import NonFiniteError, RunBrokenError
 from dreamerv2.run.lock import LockedError
@@ -424,9 +424,14 @@ def test_a_resumed_run_has_all_the_state_of_the_interrupted_one(tmp_path):
 
 def test_a_signal_in_the_prefill_keeps_what_is_left_of_it(tmp_path):
     runner = make(tmp_path)
-    runner._driver.on_step(
-        lambda row, env: os.kill(os.getpid(), signal.SIGINT) if runner.step == 15 else None
-    )
+    play = runner._collector.play
+
+    def play_and_interrupt(policy):
+        play(policy)
+        if runner.step == 15:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    runner._collector.play = play_and_interrupt
     assert runner.run() == 128 + signal.SIGINT
     calls = [("start", 0)]
     make(tmp_path, calls).run()
@@ -760,7 +765,7 @@ def test_a_checkpoint_by_the_clock_is_one_to_go_on_from(tmp_path):
 
 
 def test_an_evaluation_that_does_not_end_is_cut_and_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lib, "ENDLESS", 15)
+    monkeypatch.setattr(collector, "ENDLESS", 15)
     make(tmp_path, eval_env=Scripted(10**9, size=8)).run()
     lengths = [row["eval_length"] for row in rows_of(tmp_path) if "eval_length" in row]
     assert lengths == [15] * 8

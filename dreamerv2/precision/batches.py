@@ -12,8 +12,8 @@ import numpy as np
 from common.data.replay import Replay
 from dreamerv2.agent.agent import Agent
 from dreamerv2.play.episodes import AgentPolicy, episode_seed, play
+from dreamerv2.run.collector import explores
 from dreamerv2.run.restore import Saved
-from dreamerv2.run.runner import explores
 
 Arrays = dict[str, np.ndarray]
 

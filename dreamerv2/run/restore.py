@@ -15,7 +15,7 @@ from common.device import use_tensor_float_32
 from common.envs.base import Env
 from common.envs.wrappers import describe
 from dreamerv2.run import blocks, shipped, snapshot
-from dreamerv2.run.runner import ENDLESS
+from dreamerv2.run.collector import ENDLESS
 
 if TYPE_CHECKING:
     from dreamerv2.agent.agent import Agent

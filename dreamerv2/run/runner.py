@@ -1,7 +1,6 @@
 """The loop of a run: prefill, pretrain, then evaluation and training in turn."""
 
 import contextlib
-import functools
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,9 @@ import psutil
 from common import checkpoint
 from common.cluster import WorkerLostError
 from common.config import Config
-from common.data.driver import Driver, batched, random_policy, stored_dtype
+from common.data.driver import batched, random_policy
 from common.data.replay import Replay
-from common.data.rows import BadRowError, RowCheck
 from common.envs.base import Env
-from common.envs.wrappers import TimeLimit
 from common.files import sweep_temporary
 from common.log import paint, video
 from common.log.logger import Logger
@@ -26,7 +23,7 @@ from common.log.metrics import read_last_rows
 from common.log.progress import Progress, Stopwatch
 from common.seeds import derive_seed
 from common.when import Every, EverySeconds
-from dreamerv2.run import failure, finish, snapshot
+from dreamerv2.run import collector, failure, finish, snapshot
 from dreamerv2.run.episodes import EpisodeLog
 from dreamerv2.run.errors import NonFiniteError, RunBrokenError, RunError
 from dreamerv2.run.learner import Learner, next_batch
@@ -36,10 +33,6 @@ from dreamerv2.run.team import Alone
 
 # Random steps beyond `prefill` in which one episode at least must be long enough for replay.
 PREFILL_PATIENCE = 10_000
-
-# An evaluation episode is cut here where there is no time_limit; any Atari game ends before, at its
-# usual limit of 108,000 frames [agent steps].
-ENDLESS = 27_000
 
 
 class Runner:
@@ -58,11 +51,9 @@ class Runner:
     # What `_make_state` sets.
     _eval_due: int
     _evaluation: dict[str, Any] | None
-    _explored: bool
     _averages: Averages
     _updates_logged: int
     _saved: tuple[int, int] | None
-    _steps_in_round: int
     _ready: bool
 
     def __init__(
@@ -126,9 +117,20 @@ class Runner:
             self._logger,
             {"train": self._replay, "eval": self._eval_replay},
             self._progress,
-            cut_after=0 if config.time_limit else ENDLESS,
+            cut_after=0 if config.time_limit else collector.ENDLESS,
         )
-        self._make_drivers()
+        self._collector = collector.Collector(
+            config,
+            self._envs,
+            self._eval_envs,
+            self._agent,
+            {"train": self._replay, "eval": self._eval_replay},
+            episodes=self._episodes,
+            logger=self._logger,
+            stopwatch=self._stopwatch,
+            show=self._show,
+            save=self._save,
+        )
         self._make_state()
         if meta:
             try:
@@ -223,12 +225,12 @@ class Runner:
                 raise RunError(self._no_episode())
             self._progress.phase("prefill")
             before = self.step
-            self._driver(policy, steps=1)
+            self._collector.play(policy)
             self._round()
             self._prefill_left -= self.step - before
             self._progress.update(self.step, self.updates)
         # The agent starts episodes of its own; what random actions began is dropped.
-        self._driver.reset()
+        self._collector.reset("train")
 
     def _no_episode(self) -> str:
         """Why replay has nothing to sample from after so many random steps."""
@@ -265,10 +267,10 @@ class Runner:
         with self._stopwatch("eval"):
             returns: list[float] = []
             self._episodes.returns = returns
-            if self._eval_envs:
-                self._eval_driver.reset()
+            if self._collector.evaluates:
+                self._collector.reset("eval")
                 while len(returns) < self._config.eval_eps and not self._team.signal:
-                    self._eval_driver(self._eval_policy, steps=1)
+                    self._collector.evaluate()
                     self._progress.update(self.step, self.updates)
             if self._team.signal:
                 return False
@@ -290,7 +292,7 @@ class Runner:
         arrays, meta = self._state()
         if self.updates > self._updates_logged:
             self._log_updates()
-        if self._eval_envs and not finish.is_evaluated(meta):
+        if self._collector.evaluates and not finish.is_evaluated(meta):
             if not self._evaluate():
                 return
             meta["run"]["evaluation"] = self._evaluation
@@ -301,7 +303,7 @@ class Runner:
     def _train_until(self, step: int) -> None:
         while self._goes_on() and self.step < step:
             self._progress.phase("train")
-            self._driver(self._train_policy, steps=1)
+            self._collector.train()
             self._round()
             while self._train_clock(self.step):
                 for _ in range(self._config.train_steps):
@@ -312,85 +314,12 @@ class Runner:
                 self._save(behind=True, temporary=True)
             self._progress.update(self.step, self.updates)
 
-    # Steps
-
     def _round(self) -> None:
         """Counts the steps that the other workers made, and hears what they agree on."""
         ready = bool(self._replay.stats["loaded_episodes"])
-        told = self._team.round(self._steps_in_round, ready)
+        told = self._team.round(self._collector.steps, ready)
         self._logger.agent_steps += told.others_steps
-        self._steps_in_round, self._ready = 0, told.ready
-
-    @property
-    def _longest_evaluation(self) -> int:
-        """Agent steps after which an evaluation episode is cut."""
-        return self._config.time_limit or ENDLESS
-
-    def _make_drivers(self) -> None:
-        envs = [TimedEnv(env, self._stopwatch) for env in self._envs]
-        self._driver = Driver(envs, self._row_check(self._env))
-        self._driver.on_bad_episode(functools.partial(self._drop_episode, "train"))
-        self._driver.on_step(self._count_step)
-        self._driver.on_step(self._replay.add_step)
-        self._driver.on_reset(self._replay.add_step)
-        self._driver.on_episode(functools.partial(self._episodes.add, "train"))
-        if self._eval_envs:
-            # An agent that keeps an endless episode alive would keep the run from going on.
-            limited = [TimeLimit(env, self._longest_evaluation) for env in self._eval_envs]
-            self._eval_driver = Driver(limited, self._row_check(limited[0]))
-            self._eval_driver.on_bad_episode(functools.partial(self._drop_episode, "eval"))
-            self._eval_driver.on_step(self._eval_replay.add_step)
-            self._eval_driver.on_reset(self._eval_replay.add_step)
-            self._eval_driver.on_episode(functools.partial(self._episodes.add, "eval"))
-
-    def _row_check(self, env: Env) -> RowCheck:
-        half = self._config.precision == 16
-        return RowCheck(env.obs_space, stored_dtype, half, self._show)
-
-    def _drop_episode(
-        self, mode: str, error: BadRowError, rows: Sequence[Mapping], env: int
-    ) -> None:
-        """An episode with a bad row is put aside; too many of them end the run."""
-        replay = self._replay if mode == "train" else self._eval_replay
-        path = replay.put_aside(rows, str(error), env)
-        self._bad_episodes += 1
-        most = self._config.max_bad_episodes
-        text = f"a {mode} episode was dropped at its step {len(rows)}: {error}"
-        if self._bad_episodes > most:
-            self._save()
-            raise RunBrokenError(
-                f"{text}; the environment is broken: {self._bad_episodes} episodes like this, "
-                f"more than max_bad_episodes {most}; saved at agent step {self.step:,}; mend it, "
-                "and the same command goes on"
-            )
-        count = f"{self._bad_episodes} of at most {most} (max_bad_episodes)"
-        self._show(f"WARNING: {text}; its rows are in {path}; {count}")
-
-    def _count_step(self, row: Mapping[str, Any], env: int) -> None:
-        self._logger.agent_steps += 1
-        self._steps_in_round += 1
-
-    def _train_policy(self, obs, state) -> tuple[np.ndarray, Any]:
-        with self._stopwatch("policy"):
-            return self._actions(obs, state, "explore" if self._explores() else "train")
-
-    def _explores(self) -> bool:
-        """Whether the behaviour that explores acts; says when it stops."""
-        config, now = self._config, explores(self._config, self.step)
-        if self._explored and not now:
-            self._show(
-                f"Agent step {self.step:,}: {config.expl_behavior} has explored for expl_until "
-                f"({config.expl_until:,}) env frames; from here on the behaviour of the task acts."
-            )
-        self._explored = now
-        return now
-
-    def _eval_policy(self, obs, state) -> tuple[np.ndarray, Any]:
-        return self._actions(obs, state, "eval")
-
-    def _actions(self, obs, state, mode: str) -> tuple[np.ndarray, Any]:
-        outputs, state = self._agent.policy(obs, state, mode)
-        return np.asarray(outputs["action"]), state
+        self._collector.steps, self._ready = 0, told.ready
 
     # Logging
 
@@ -404,7 +333,7 @@ class Runner:
         logger.scalar("memory_gib", psutil.Process().memory_info().rss / 2**30)
         logger.scalar("hours", logger.seconds / 3600)
         if self._config.expl_behavior != "greedy":
-            logger.scalar("exploring", float(self._explored))
+            logger.scalar("exploring", float(self._collector.explored))
         logger.scalar("cpu_seconds", logger.cpu_seconds)
         logger.write(fps=True)
         self._updates_logged = updates
@@ -460,11 +389,8 @@ class Runner:
         self._eval_due = 0
         self._evaluation = None
         self._averages = Averages()
-        self._explored = False
         self._updates_logged = 0
         self._saved = None
-        self._steps_in_round = 0
-        self._bad_episodes = 0
         self._said_interrupt = False
 
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -582,29 +508,6 @@ class Runner:
             "breaks there too, see what the batch holds, or lower the learning rates, "
             "--'.*_opt.lr'"
         )
-
-
-def explores(config: Config, agent_steps: int) -> bool:
-    """Whether the behaviour that explores acts at this agent step of training."""
-    if config.expl_behavior == "greedy":
-        return False
-    return not config.expl_until or agent_steps < config.expl_until // config.action_repeat
-
-
-class TimedEnv:
-    """The part of an environment that a driver uses, with its time taken."""
-
-    def __init__(self, env: Env, stopwatch: Stopwatch):
-        self.act_space = env.act_space
-        self._env, self._stopwatch = env, stopwatch
-
-    def send(self, action: np.ndarray | None) -> None:
-        with self._stopwatch("env"):
-            self._env.send(action)
-
-    def receive(self) -> dict[str, np.ndarray]:
-        with self._stopwatch("env"):
-            return self._env.receive()
 
 
 def with_words(clip: Any) -> np.ndarray:
