@@ -46,6 +46,20 @@ def test_every_cell_counts_once_after_the_episode_that_entered_it(tmp_path):
     np.testing.assert_array_equal(seen.frames, [12, 20])
 
 
+def test_what_replay_has_deleted_shifts_the_rest_and_is_said(tmp_path, capsys):
+    logdir = run(tmp_path / "a", [[0, 1, 2, 1], [2, 3, 10]], "Random", 4)
+    rows = '{"step": 80, "train_total_steps": 20}\n{"step": 100, "train_total_steps": 25}\n'
+    (logdir / "metrics.jsonl").write_text(rows + '{"step": 100, "train_return": 1}\n')
+    seen = coverage.read(logdir, "vector")
+    assert seen.start == 80
+    np.testing.assert_array_equal(seen.frames, [92, 100])
+    assert "the episodes of its first 80 env frames are no longer in replay" in (
+        capsys.readouterr().err
+    )
+    (group,) = coverage._groups([seen], coverage.make_grid([seen], cells=10))
+    np.testing.assert_array_equal(group.seen[0, [0, 39, 49]], [0, 0, 5])
+
+
 def test_the_table_compares_behaviours_on_one_grid_as_far_as_all_have_come(tmp_path, capsys):
     logdirs = [
         run(tmp_path / f"{behavior}{seed}", [rows, rows], behavior)

@@ -1,5 +1,6 @@
 """How much of an observation space runs have seen: cells of a grid over a vector observation."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from common import config as cfg
 from common.checkpoint import DAMAGE
 from common.data.rows import problem
+from common.log.metrics import read_metrics
 from common.report.figures import COLORS, figure, plain, verbatim
 from common.report.stats import FEWEST_RUNS, bootstrap_mean
 from common.report.tables import number, table, with_interval
@@ -22,10 +24,11 @@ MOST_FRAMES = 1000  # of an agent step
 
 
 class Seen(NamedTuple):
-    """The training episodes of one run, in their order."""
+    """The training episodes of one run that are still stored, in their order."""
 
     task: str
     behavior: str  # `expl_behavior`
+    start: int  # env frames before the first of them, which replay has deleted
     frames: np.ndarray  # int [E], env frames at the end of each episode
     rows: list[np.ndarray]  # E times float [T, D]
 
@@ -66,6 +69,8 @@ class Group(NamedTuple):
 def read(logdir: Path, key: str) -> Seen:
     """The observations `key` in a run's training episodes.
 
+    Says so on stderr where `replay.capacity` has deleted the oldest ones.
+
     Raises:
         ValueError or OSError: there is no run, no episode, or no vector called `key`.
     """
@@ -82,9 +87,21 @@ def read(logdir: Path, key: str) -> Seen:
             f"{logdir}/config.yaml: action_repeat {repeat!r}: expected a whole number from 1 to "
             f"{MOST_FRAMES}"
         )
-    frames = np.cumsum(lengths) * repeat
+    start = _deleted_steps(logdir, sum(lengths)) * repeat
+    if start:
+        sys.stderr.write(
+            f"note: {logdir}: the episodes of its first {start:,} env frames are no longer in "
+            "replay (replay.capacity); cells that only they entered are missing\n"
+        )
+    frames = start + np.cumsum(lengths) * repeat
     behavior = str(settings.get("expl_behavior", "greedy"))
-    return Seen(str(settings.get("task", "unknown task")), behavior, frames, rows)
+    return Seen(str(settings.get("task", "unknown task")), behavior, start, frames, rows)
+
+
+def _deleted_steps(logdir: Path, stored: int) -> int:
+    """Agent steps that the run has played and no longer stores."""
+    played = [row.get("train_total_steps") for row in read_metrics(logdir / "metrics.jsonl")]
+    return max(0, int(max(filter(None, played), default=0)) - stored)
 
 
 def _vector(path: Path, key: str) -> np.ndarray:
@@ -193,11 +210,16 @@ def _groups(runs: Sequence[Seen], grid: Grid) -> list[Group]:
         Group(
             behavior,
             at,
-            np.stack([np.interp(at, [0, *run.frames], [0, *counts(run, grid)]) for run in group]),
+            np.stack([_curve(run, grid, at) for run in group]),
             np.mean([visited(run, grid, end) for run in group], axis=0) if flat else None,
         )
         for behavior, group in found.items()
     ]
+
+
+def _curve(run: Seen, grid: Grid, at: np.ndarray) -> np.ndarray:
+    """Cells that the run had seen at env frames `at`, float `[POINTS]`."""
+    return np.interp(at, [run.start, *run.frames], [0, *counts(run, grid)])
 
 
 def _draw(
