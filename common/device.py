@@ -76,11 +76,8 @@ def setup_device(precision: int | str = 32) -> str:
     for gpu in gpus:
         if not tf.config.experimental.get_memory_growth(gpu):
             tf.config.experimental.set_memory_growth(gpu, True)
-    if gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])
-        device = f"GPU {details.get('device_name', gpus[0].name)}"
-    else:
-        device = f"CPU with {os.cpu_count()} cores"
+    gpu = gpu_name()
+    device = f"GPU {gpu}" if gpu else f"CPU with {os.cpu_count()} cores"
     versions = f"TensorFlow {tf.__version__}, NumPy {np.__version__}"
     text = f"Device: {device} | {versions}, Python {platform.python_version()}"
     if not gpus and NVIDIA_GPU.exists() and "CUDA_VISIBLE_DEVICES" not in os.environ:
@@ -96,6 +93,15 @@ def setup_device(precision: int | str = 32) -> str:
     if precision == "tf32" and not gpus:
         text += "\nNote: tf32 is a way of GPUs to multiply; on a CPU it is the same as 32."
     return text
+
+
+def gpu_name() -> str:
+    """The name of the first GPU that TensorFlow can use; nothing where there is none."""
+    tf = import_tensorflow()
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return ""
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name)
 
 
 def use_tensor_float_32(precision: int | str) -> None:

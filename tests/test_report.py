@@ -11,6 +11,7 @@ import pytest
 from dreamerv2 import report
 from dreamerv2.page.html import write_at_end
 from dreamerv2.reference import verdict
+from dreamerv2.run import starts
 from dreamerv2.run.blocks import make_config
 
 
@@ -62,6 +63,25 @@ def test_the_page_says_what_was_run_and_what_came_of_it(logdir, capsys):
     )
     assert re.search(r"not finite<td>1\b", page)
     assert page.count("<svg") == 2  # return and loss: the others were never logged
+
+
+def test_the_page_names_the_machines_of_the_run_and_where_they_changed(logdir):
+    given = [(0, "A, 2 cores", "v1"), (40, "A, 2 cores", "v2"), (5000, "B, 8 cores", "v2")]
+    keys = ("agent_steps", "machine", "versions")
+    lines = [json.dumps(dict(zip(keys, start, strict=True))) for start in given]
+    lines[1:1] = ["{}", '{"agent_steps": 1e999, "machine": "C", "versions": ""}', "[1]", '{"agent']
+    (logdir / "starts.jsonl").write_text("\n".join(lines) + "\n")
+    report.main(["--logdir", str(logdir)])
+    page = (logdir / "report.html").read_text()
+    assert "<td>machine<td>A, 2 cores; from agent step 5,000 B, 8 cores<" in page
+    assert "<td>versions<td>v1; from agent step 40 v2<" in page
+    assert "made this page" not in page
+
+
+def test_the_page_of_an_older_run_names_its_own_machine(logdir):
+    report.main(["--logdir", str(logdir)])
+    page = (logdir / "report.html").read_text()
+    assert f"<td>machine that made this page<td>{starts.machine()}<" in page
 
 
 def test_numbers_that_no_run_logs_are_passed_over(logdir):

@@ -14,7 +14,7 @@ import pytest
 
 from common import checkpoint
 from dreamerv2 import api, train
-from dreamerv2.run import blocks, factory
+from dreamerv2.run import blocks, factory, starts
 
 TIMES = ("time_", "fps", "hours", "cpu_seconds", "memory_gib", "updates_per_second")
 
@@ -63,9 +63,8 @@ def test_a_run_leaves_all_that_it_should(finished):
     logdir = finished[0]
     names = {path.name for path in logdir.iterdir() if not path.name.startswith("events.")}
     assert names == {
-        *("checkpoints", "config.yaml", "eval_episodes", "metrics.jsonl", "train_episodes"),
-        "videos",
-        "report.html",
+        *("checkpoints", "config.yaml", "eval_episodes", "metrics.jsonl", "starts.jsonl"),
+        *("train_episodes", "videos", "report.html"),
     }
     assert len(list(logdir.glob("events.out.tfevents.*"))) == 1
     assert blocks.load_config(logdir / "config.yaml").steps == 400
@@ -120,6 +119,9 @@ def test_a_larger_steps_resumes(finished, tmp_path, capsys):
     assert all(row["step"] >= 1600 for row in rows[before:])
     hours = [row["hours"] for row in rows if "hours" in row]
     assert hours == sorted(set(hours)) and len(hours) == 6 + 2  # each run's end logs what is left
+    started = starts.read(logdir)
+    assert [start.agent_steps for start in started] == [0, 400]
+    assert {start.machine for start in started} == {starts.machine()}
 
 
 def test_the_same_seed_gives_the_same_metrics(finished, tmp_path):

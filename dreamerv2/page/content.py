@@ -1,22 +1,19 @@
 """What the page says about a run, read from its logdir."""
 
-import importlib.metadata
 import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-import common
 from common.log.progress import duration
 from common.report.stats import bootstrap_mean
 from dreamerv2.measure.curves import Run
+from dreamerv2.run import starts
 from dreamerv2.run.blocks import OBJECT
 from dreamerv2.run.origin import Origin, command
 
-PACKAGES = ("tensorflow", "numpy", "gymnasium")
 MOST_BYTES = 8 * 2**20  # of one picture; a larger one is named, not shown
 
 Facts = list[tuple[str, str]]
@@ -30,7 +27,7 @@ class Picture(NamedTuple):
 
 
 def what_was_run(run: Run, source: Origin) -> Facts:
-    """Task, length and time, the command that starts it again, and where the page was made."""
+    """Task, length and time, where, and the command that starts it again."""
     last = {key: value for row in run.rows for key, value in row.items() if value is not None}
     facts = [("task", run.task), ("environment frames", f"{last['step']:,.0f}")]
     if "updates" in last:
@@ -39,21 +36,34 @@ def what_was_run(run: Run, source: Origin) -> Facts:
         facts.append(("wall clock", duration(last["hours"] * 3600)))
     if "cpu_seconds" in last:
         facts.append(("CPU time, all threads", duration(last["cpu_seconds"])))
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    facts.append(("versions that made this page", f"dreamerv2 {common.__version__}, {versions}"))
-    machine = f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
-    facts.append(("machine that made this page", machine))
+    facts += _where(run.logdir)
     if not str(run.settings.get("env", "")).startswith(OBJECT):  # which no command can make
         facts.append(("command", command(run.settings | {"logdir": run.logdir}, source)))
     return facts
 
 
-def processor() -> str:
-    """The name of the processor of this machine."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+def _where(logdir: Path) -> Facts:
+    """Machines and versions of the run; of this page where the run did not record its own."""
+    found = starts.read(logdir)
+    if not found:
+        return [
+            ("machine that made this page", starts.machine()),
+            ("versions that made this page", starts.versions()),
+        ]
+    return [
+        ("machine", _changes([(start.agent_steps, start.machine) for start in found])),
+        ("versions", _changes([(start.agent_steps, start.versions) for start in found])),
+    ]
+
+
+def _changes(values: Sequence[tuple[int, str]]) -> str:
+    """`A`, or `A; from agent step 5,000 B` where the value has changed at a start."""
+    text = latest = values[0][1]
+    for agent_steps, value in values[1:]:
+        if value != latest:
+            text += f"; from agent step {agent_steps:,} {value}"
+        latest = value
+    return text
 
 
 def evaluation(run: Run) -> str:

@@ -19,7 +19,7 @@ from common.log.logger import (
     TerminalOutput,
     Tolerant,
 )
-from dreamerv2.run import blocks, own
+from dreamerv2.run import blocks, own, starts
 from dreamerv2.run.check import check, check_split
 from dreamerv2.run.metric_groups import metric_group
 from dreamerv2.run.reading import who_reads
@@ -57,7 +57,7 @@ def make_runner(
 ) -> Runner:
     """A run in `config.logdir` on the environments of `env_factory(mode, seeds)`."""
     team = make_team(from_environment()) if config.workers else Alone()
-    return Runner(
+    runner = Runner(
         config,
         make_envs=env_factory,
         make_agent=lambda obs_space, act_space: make_agent(config, obs_space, act_space, team),
@@ -65,6 +65,12 @@ def make_runner(
         make_logger=lambda show: make_logger(config, show, team),
         team=team,
     )
+    if team.leads:
+        try:
+            starts.note(Path(config.logdir).expanduser(), runner.step)
+        except OSError as error:
+            print(f"WARNING: {starts.FILE} was not written ({error})", flush=True)
+    return runner
 
 
 def configured_env(config: Config, mode: str, seed: int) -> Env:
