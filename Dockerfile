@@ -1,9 +1,11 @@
 # docker build -t dreamerv2 .
-# docker run --rm -v "$PWD/runs:/dreamerv2/runs" dreamerv2 make train
+# docker run --rm -it -v "$PWD/runs:/dreamerv2/runs" dreamerv2 make train     (-it: Ctrl-C saves)
+# docker run --rm -it -v "$PWD/runs:/dreamerv2/runs" -p 127.0.0.1:8000:8000 dreamerv2 \
+#   make dream ARGS="--host 0.0.0.0"
 #
 # On a GPU the host needs NVIDIA's driver and container toolkit; CUDA comes with the extra `cuda`:
 # docker build -t dreamerv2 --build-arg EXTRAS=classic,cuda,dream,minatar,test .
-# docker run --rm --gpus all -v "$PWD/runs:/dreamerv2/runs" dreamerv2 make train
+# docker run --rm -it --gpus all -v "$PWD/runs:/dreamerv2/runs" dreamerv2 make train
 #
 # TensorFlow's own GPU images do not serve as a base: since 2.18 they have cuDNN 8.9, and
 # TensorFlow looks for cuDNN 9 (github.com/tensorflow/build, issue 221).

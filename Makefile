@@ -8,7 +8,7 @@
 #
 # Variables: LOGDIR (where the run goes), ARGS (more flags), PYTHON (3.10, 3.11 or 3.12),
 # EXTRAS (extras of setup.py), VENV (where all is installed).
-# For example: make train LOGDIR=runs/pong ARGS="--task atari_pong --seed 1"
+# For example: make train LOGDIR=runs/pong ARGS="pong --seed 1"   (the block pong, on top of night)
 
 SHELL := /bin/bash
 VENV := .venv

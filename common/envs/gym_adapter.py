@@ -66,7 +66,14 @@ class GymAdapter(Env):
         full size; ValueError where it has none.
         """
         if getattr(self._env, "render_mode", None) == "rgb_array":
-            return np.asarray(self._env.render(), np.uint8)
+            try:
+                return np.asarray(self._env.render(), np.uint8)
+            except gymnasium.error.DependencyNotInstalled as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(
+                    f"the environment cannot be rendered: {reason}; the extras `classic` and "
+                    "`box2d` bring what Gymnasium's own environments need"
+                ) from error
         if "mode" in _parameters(self._env, "render"):
             return np.asarray(self._env.render(mode="rgb_array"), np.uint8)
         if self._image is None:

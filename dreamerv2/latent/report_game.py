@@ -43,7 +43,7 @@ free agent has {mean:.3g} points on average (95 % interval {low:.3g} to {high:.3
 
 ![Fixed](fix.png)
 
-**{harmful} of {count} variables cost points when they are fixed**: so many losses are called by
+**{harmful} of {count} variables cost points when they are fixed**: so many losses are significant by
 t-tests with Holm's correction, which calls any by chance in at most 5 % of reports. The intervals
 of single variables are not corrected. The worst:
 
@@ -109,7 +109,7 @@ def information(run: Mapping, numbers: Mapping) -> str:
 
 
 def harmful(numbers: Mapping) -> int:
-    """How many variables are called to cost points when they are fixed."""
+    """How many variables cost significantly many points when they are fixed."""
     pairs = zip(numbers["loss"], numbers["p_adjusted"], strict=True)
     return sum(loss > 0 and chance is not None and chance < 0.05 for loss, chance in pairs)
 

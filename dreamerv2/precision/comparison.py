@@ -279,8 +279,8 @@ def alarm_rate(
     baseline: str,
     differences: Mapping[str, Mapping[str, Any]],
 ) -> float | None:
-    """How often a difference of returns is called by chance, in that of the fewest runs; None where
-    one has too few to call any."""
+    """How often a difference of returns is significant by chance, in that of the fewest runs; None
+    where one has too few runs for an interval."""
     rates = []
     for label, found in differences.items():
         pairs = found["returns"]["final_return"]["pairs"]
@@ -295,7 +295,7 @@ def recommend(summary: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The precision to use on this machine, and the reasons, one sentence each.
 
     A precision is out when its runs broke more often than the baseline's, when it has too few runs
-    for an interval, or when its final return is lower by a difference that is called; of the rest
+    for an interval, or when its final return is significantly lower; of the rest
     the fastest is taken, the baseline unless another one is clearly faster.
     """
     baseline, precisions = summary["baseline"], summary["precisions"]
@@ -334,11 +334,11 @@ def judge(summary: Mapping[str, Any], label: str) -> Verdict:
     if difference["iqm"] is None:
         parts.append("no finished runs to compare returns of")
     elif difference["low"] is None:
-        parts.append(f"final return {difference['iqm']:+.3g}, too few seeds to call a difference")
+        parts.append(f"final return {difference['iqm']:+.3g}, too few seeds for an interval")
     else:
-        called = "a difference" if difference["called"] else "not a difference that is called"
+        verdict = "significant" if difference["called"] else "not significant"
         span = f"[{difference['low']:+.3g}, {difference['high']:+.3g}]"
-        parts.append(f"final return {difference['iqm']:+.3g} {span}, {called}")
+        parts.append(f"final return {difference['iqm']:+.3g} {span}, {verdict}")
         better = difference["better"]["iqm"]
         parts.append(f"a run is better than one of {summary['baseline']} in {better:.0%} of pairs")
     if group["skipped_updates"]:

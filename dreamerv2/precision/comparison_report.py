@@ -16,16 +16,15 @@ from dreamerv2.precision.comparison import OPTIMIZERS, WINDOWS, Run
 HOW_TO_READ = """\
 Values are interquartile means over the seeds that finished, with bootstrap 95 % intervals
 (percentiles) in brackets. Runs with equal seeds are compared in pairs. A difference of returns is
-called one only when its interval excludes zero; one that is not called may still be there, hidden
-by few seeds. Losses are many, so that theirs are called by t-tests with Holm's correction: among
-all losses of a precision, one is called by chance in 5 % of comparisons at most. *Better* is the
-share of pairs of runs, whatever their seeds, in which this precision has the higher return; 50 % is
-no difference. Returns are those of training episodes: *final* is the mean over the last tenth of
-the run, five episodes at least, *best* over the best twentieth. Seconds per update is the median of
-the logged intervals. Memory is the largest resident memory of the process that was logged (host
-memory, also with a GPU). Steps are skipped, each by one optimiser, when a float16 gradient is not
-finite; that is how dynamic loss scaling finds its scale. A float32 or bfloat16 run ends at such a
-gradient."""
+significant when its interval excludes zero; one that is not may still be there, hidden by few
+seeds. Losses are many. T-tests with Holm's correction decide which of them differ significantly:
+with nothing to find, one does in 5 % of comparisons at most. *Better* is the share of pairs of
+runs, whatever their seeds, in which this precision has the higher return; 50 % is no difference.
+Returns are those of training episodes: *final* is the mean over the last tenth of the run, five
+episodes at least, *best* over the best twentieth. Seconds per update is the median of the logged
+intervals. Memory is the largest resident memory of the process that was logged (host memory, also
+with a GPU). Steps are skipped, each by one optimiser, when a float16 gradient is not finite; that
+is how dynamic loss scaling finds its scale. A float32 or bfloat16 run ends at such a gradient."""
 
 
 def write(directory: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
@@ -70,7 +69,9 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
         why = f"no other precision is clearly faster with returns that hold up to {baseline}'s"
     else:
         ratio = content["precisions"][best]["seconds_per_update_ratio"]
-        why = f"{ratio:.2f} x the time per update of {baseline}, and no lower return is called"
+        why = (
+            f"{ratio:.2f} x the time per update of {baseline}, and no return is significantly lower"
+        )
         low = content["differences"][best]["returns"]["final_return"]["low"]
         if low < 0:
             why += f" (a final return lower by up to {number(-low)} is not excluded)"
@@ -91,8 +92,8 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
     rate = content["false_alarm_rate"]
     if rate is not None:
         lines.append(
-            "- Intervals of so few seeds are too narrow: where there is no difference, one is "
-            f"called in about {100 * rate:.0f} % of comparisons, not in 5 %."
+            "- Intervals of so few seeds are too narrow: with nothing to find, a difference of "
+            f"returns is significant in about {100 * rate:.0f} % of comparisons, not in 5 %."
         )
     if content["differing_keys"]:
         lines.append(
@@ -130,14 +131,15 @@ def difference_lines(content: Mapping[str, Any]) -> list[str]:
     """A table per precision: what is different from the baseline and what is not."""
     lines = []
     for label, found in content["differences"].items():
-        rows = [["", "difference", "better", "p, corrected", "called"]]
+        rows = [["", "difference", "better", "p, corrected", "significant"]]
         for name, each in found["returns"].items():
             better = each["better"]
             chance = with_interval(*(v and 100 * v for v in better.values())) + " %"
             chance = "-" if better["low"] is None else chance  # of one pair it is all or nothing
-            rows.append([name.replace("_", " "), interval(each), chance, "-", called(each)])
+            rows.append([name.replace("_", " "), interval(each), chance, "-", significant(each)])
         for name, each in found["losses"].items():
-            rows.append([name, interval(each), "-", number(each["p_adjusted"]), called(each)])
+            chance = number(each["p_adjusted"])
+            rows.append([name, interval(each), "-", chance, significant(each)])
         pairs = found["returns"]["final_return"]["pairs"]
         how = f"{pairs} pairs of equal seeds" if pairs else "seeds not paired"
         counts = [content["precisions"][k]["finished"] for k in (label, content["baseline"])]
@@ -147,10 +149,10 @@ def difference_lines(content: Mapping[str, Any]) -> list[str]:
     return lines[:-1] or ["Nothing to compare with."]
 
 
-def called(difference: Mapping[str, Any]) -> str:
+def significant(difference: Mapping[str, Any]) -> str:
     if difference["low"] is None:
         return "too few finished runs"
-    return "**a difference**" if difference["called"] else "none"
+    return "**yes**" if difference["called"] else "no"
 
 
 def loss_lines(content: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from common.report.stats import (
     probability_greater,
 )
 
-LEVEL = 0.05  # of calling any difference of losses by chance
+LEVEL = 0.05  # how often any difference of losses is significant by chance
 
 BySeed = Mapping[int, float]
 
@@ -46,7 +46,8 @@ def difference(first: BySeed, second: BySeed) -> Difference:
 
 
 def of_returns(first: BySeed, second: BySeed) -> dict[str, Any]:
-    """A difference of returns, for report.json; `called` where its interval excludes zero.
+    """A difference of returns, for report.json; `called` (significant) where its
+    interval excludes zero.
 
     `better`: how likely a run of the first is above one of the second.
     """
@@ -59,7 +60,7 @@ def of_returns(first: BySeed, second: BySeed) -> dict[str, Any]:
 def of_losses(pairs: Mapping[str, tuple[BySeed, BySeed]]) -> dict[str, dict[str, Any]]:
     """Differences of several losses, for report.json, by the name of the loss.
 
-    `called` by Holm's correction for their number: `p_adjusted` is below 0.05.
+    `called` (significant) by Holm's correction for their number: `p_adjusted` is below 0.05.
     """
     found = {name: difference(*sides) for name, sides in pairs.items()}
     known = [name for name, each in found.items() if each.p is not None]
