@@ -321,6 +321,18 @@ def test_render_without_a_render_mode_shows_the_image_or_says_what_to_do():
         env.render()
 
 
+def test_render_without_the_package_that_draws_names_the_extra():
+    class Undrawn(Toy):
+        render_mode = "rgb_array"
+
+        def render(self):
+            raise gymnasium.error.DependencyNotInstalled("pygame is missing\nrun pip install")
+
+    env = GymAdapter(Undrawn(vector_space(2)))
+    with pytest.raises(ValueError, match="rendered: pygame is missing; the extras `classic`"):
+        env.render()
+
+
 @pytest.mark.parametrize("repeat", [1, 2])
 def test_cartpole_by_name(repeat):
     pytest.importorskip("pygame", reason="CartPole draws with pygame")

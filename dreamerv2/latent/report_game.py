@@ -43,9 +43,9 @@ free agent has {mean:.3g} points on average (95 % interval {low:.3g} to {high:.3
 
 ![Fixed](fix.png)
 
-**{harmful} of {count} variables cost points when they are fixed**: so many losses are significant by
-t-tests with Holm's correction, which calls any by chance in at most 5 % of reports. The intervals
-of single variables are not corrected. The worst:
+**{harmful} of {count} variables cost points when they are fixed**: so many losses are significant
+by t-tests with Holm's correction. With nothing to find, one is in at most 5 % of reports. The
+intervals of single variables are not corrected. The worst:
 
 {table}
 """
