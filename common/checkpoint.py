@@ -28,6 +28,7 @@ _META = "checkpoint.json"
 # 1: no header. 2: with it, a header under this name in the description.
 FORMAT = 2
 _HEADER = "checkpoint"
+_TEMPORARY = "temporary"  # in the meta of one that gives way to the next
 
 
 class CheckpointError(ValueError):
@@ -177,7 +178,7 @@ class Checkpoints:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{agent_steps:012d}.npz"
         temporary = temporary and (path == self._temporary or not path.exists())
-        save(path, arrays, meta)
+        save(path, arrays, {**meta, _TEMPORARY: True} if temporary else meta)
         self._whole.add(path)
         if self._temporary not in (None, path):
             self._temporary.unlink(missing_ok=True)
@@ -216,10 +217,12 @@ class Checkpoints:
             found.result()
 
     def load(self, path: Path) -> tuple[dict[str, np.ndarray], dict]:
-        """As the function `load`."""
-        found = load(path)
+        """As the function `load`. A temporary one gives way to the next, as if just written."""
+        arrays, meta = load(path)
         self._whole.add(path)
-        return found
+        if meta.pop(_TEMPORARY, False):
+            self._temporary = path
+        return arrays, meta
 
     def _is_whole(self, path: Path) -> bool:
         if path not in self._whole:

@@ -19,6 +19,25 @@ MISTAKES = (ValueError, OSError, ImportError)
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
+def fill_standard_streams() -> None:
+    """Gives a process that was started without stdin, stdout or stderr (`2>&-`) the null device.
+
+    Python has None there, and the next file that is opened would get the free descriptor, into
+    which native libraries then write.
+    """
+    if all((sys.stdin, sys.stdout, sys.stderr)):
+        return
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+fill_standard_streams()
+
+
 @contextlib.contextmanager
 def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn the exceptions of a user's mistake into one line on stderr and exit code 2."""

@@ -70,6 +70,11 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that is being written, or was left half written."""
+    return bool(_TEMPORARY.fullmatch(name))
+
+
 def sweep_temporary(directory: Path) -> list[Path]:
     """Removes what killed writers left in a directory; returns what that was.
 
@@ -77,7 +82,7 @@ def sweep_temporary(directory: Path) -> list[Path]:
     """
     if not directory.is_dir():
         return []
-    found = [path for path in directory.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    found = [path for path in directory.iterdir() if is_temporary(path.name)]
     for path in found:
         path.unlink(missing_ok=True)
     return found

@@ -1,6 +1,7 @@
 """The commands by name: `dreamerv2 train ...` is `python -m dreamerv2.train ...`."""
 
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         close = nearest(name, names()) or f"; there are {', '.join(names())}"
         sys.stderr.write(f"error: unknown command {name}{close}\n")
         return USER_ERROR
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: `--env MODULE:FUNCTION` may be here
     return importlib.import_module(module(name)).main(rest)
 
 

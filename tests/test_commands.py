@@ -1,6 +1,8 @@
 """The front door: commands by name, help at once, mistakes in one line."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -37,6 +39,36 @@ def test_a_command_gets_the_words_behind_its_name(capsys):
         front.main(["plot", "--logdirs", "nowhere", "--out", "a.txt"])
     assert end.value.code == 2
     assert "--out a.txt" in capsys.readouterr().err
+
+
+def test_a_command_by_name_finds_what_is_in_the_current_folder(tmp_path, project):
+    """As `python -m` does; the script that pip installs begins with its own folder instead."""
+    (tmp_path / "hover.py").write_text("raise ValueError('hover.py was found')\n")
+    script = tmp_path / "bin" / "dreamerv2"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom dreamerv2.__main__ import main\nsys.exit(main())\n")
+    words = ["train", "--logdir", "runs/a", "--configs", "custom", "--env", "hover:make"]
+    done = subprocess.run(
+        [sys.executable, str(script), *words],
+        **{"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(project)}},
+        **{"capture_output": True, "text": True},
+    )
+    assert "hover.py was found" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_command_without_standard_streams_does_its_work(tmp_path, project, closed):
+    code = (
+        "import common.commands, common.quiet, common.log.progress, sys, os\n"
+        "with common.quiet.quiet_stderr(): os.write(2, b'native')\n"
+        "common.log.progress.Progress(1).show('shown')\n"
+        "common.commands.settle_stdout()\n"
+        "file = open(sys.argv[1], 'w'); assert file.fileno() > 2; file.write('done')\n"
+    )
+    out = tmp_path / "out"
+    words = shlex.join([sys.executable, "-c", code, str(out)])
+    assert subprocess.run(f"{words} {closed}", shell=True, cwd=project).returncode == 0
+    assert out.read_text() == "done"
 
 
 # In one process for all commands, as most of the time goes into its start.

@@ -39,9 +39,8 @@ def test_the_update_that_broke_can_be_done_again(tmp_path, monkeypatch, per_copy
         np.testing.assert_array_equal(before.state[name], value, err_msg=name)
         np.testing.assert_array_equal(agent.state_dict()[name], value, err_msg=name)
 
-    folder = failure.new_folder(tmp_path, 4)
     meta = snapshot.agent_meta(4, 4, agent.config, agent.obs_space, agent.act_space, None)
-    failure.write(folder, before, meta, "it broke")
+    folder = failure.write(tmp_path, 4, before, meta, "it broke")
     again = reproduce.reproduce(folder)
     assert not np.isfinite(again["model_loss"])
     (folder / "batch.npz").write_bytes(b"PK")

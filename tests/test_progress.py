@@ -134,7 +134,7 @@ def test_stopwatch_gives_shares_since_the_last_call(clock):
     "number, text",
     [
         *[(0, "0"), (7.834, "7.83"), (99.97, "100"), (311.4, "311"), (12345, "12,345")],
-        *[(50e6, "50M"), (1.2345e8, "123.5M")],
+        *[(50e6, "50M"), (1.2345e8, "123.5M"), (-7.834, "-7.83"), (-1234.5, "-1,234")],
     ],
 )
 def test_numbers_are_short(number, text):

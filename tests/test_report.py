@@ -66,7 +66,8 @@ def test_the_page_says_what_was_run_and_what_came_of_it(logdir, capsys):
 
 
 def test_the_page_names_the_machines_of_the_run_and_where_they_changed(logdir):
-    given = [(0, "A, 2 cores", "v1"), (40, "A, 2 cores", "v2"), (5000, "B, 8 cores", "v2")]
+    given = [(0, "A, 2 cores", "v1"), (40, "A, 2 cores", "v2"), (9000, "C, 1 core", "v2")]
+    given += [(5000, "B, 8 cores", "v2")]  # what began at 9,000 came to nothing
     keys = ("agent_steps", "machine", "versions")
     lines = [json.dumps(dict(zip(keys, start, strict=True))) for start in given]
     lines[1:1] = ["{}", '{"agent_steps": 1e999, "machine": "C", "versions": ""}', "[1]", '{"agent']
@@ -76,6 +77,14 @@ def test_the_page_names_the_machines_of_the_run_and_where_they_changed(logdir):
     assert "<td>machine<td>A, 2 cores; from agent step 5,000 B, 8 cores<" in page
     assert "<td>versions<td>v1; from agent step 40 v2<" in page
     assert "made this page" not in page
+
+
+def test_half_a_line_of_starts_costs_no_other(tmp_path):
+    starts.note(tmp_path, 0)
+    with (tmp_path / starts.FILE).open("a") as file:
+        file.write('{"agent_steps": 500, "mach')
+    starts.note(tmp_path, 900)
+    assert [start.agent_steps for start in starts.read(tmp_path)] == [0, 900]
 
 
 def test_the_page_of_an_older_run_names_its_own_machine(logdir):

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import threading
+from unittest.mock import Mock
 
 import gymnasium
 import numpy as np
@@ -21,7 +22,7 @@ from common.log.logger import JSONLOutput, Logger, Tolerant
 from common.log.metrics import read_metrics
 from common.seeds import derive_seed
 from common.when import EverySeconds
-from dreamerv2.run import collector, finish, snapshot
+from dreamerv2.run import collector, failure, finish, snapshot
 from dreamerv2.run import runner as lib
 from dreamerv2.run.errors import NonFiniteError, RunBrokenError
 from dreamerv2.run.lock import LockedError
@@ -510,6 +511,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_what_went_into_it_is_put_as
     assert make(tmp_path).step == 25
 
 
+def test_a_failure_that_cannot_be_kept_is_still_said_and_saves_nothing(tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(failure, "_fill", Mock(side_effect=full))
+    runner = make(tmp_path, failure={"kl_loss": float("nan")})
+    with pytest.raises(NonFiniteError, match="kl_loss is not finite .*could not be kept .No space"):
+        runner.run()
+    assert list((tmp_path / "failure").iterdir()) == []
+    assert make(tmp_path).step == 25
+
+
 def test_each_failure_has_a_folder_of_its_own(tmp_path):
     failure = {"kl_loss": float("nan")}
     for _ in range(2):
@@ -755,6 +766,53 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     assert make(tmp_path).step == 100
 
 
+def test_a_checkpoint_by_the_clock_takes_no_place_after_a_kill_either(tmp_path):
+    class KilledError(BaseException):
+        """Ends a run as a kill does: nothing is saved."""
+
+    def die(at):
+        runner = make(tmp_path)
+        runner._save_due = EverySeconds(7, now=lambda: runner.step)
+
+        def update(number):
+            if runner.step >= at:
+                raise KilledError
+
+        runner._agent._on_update = update
+        with pytest.raises(KilledError):
+            runner.run()
+        runner._checkpoints.wait()
+        return [int(path.stem) for path in runner._checkpoints.all()]
+
+    assert [die(51), die(61), die(81)] == [[25, 46], [25, 55], [25, 55, 76]]
+
+
+def test_an_environment_that_does_not_close_ends_no_finished_run(tmp_path, capsys):
+    class Stuck(Scripted):
+        def close(self):
+            raise RuntimeError("display is gone")
+
+    assert make(tmp_path, env=Stuck(10, size=8)).run() == 0
+    said = capsys.readouterr().out
+    assert "an environment did not close: RuntimeError: display is gone" in said
+    assert "Done: 100 agent steps" in said
+    make(tmp_path)  # the lock is free
+
+
+def test_a_long_pretraining_shows_how_far_it_is(tmp_path, monkeypatch):
+    seen = []
+    runner = make(tmp_path, settings={"pretrain": 20})
+    update = runner._progress.update
+
+    def note(steps, updates):
+        seen.append((runner._progress._phase, updates))
+        update(steps, updates)
+
+    monkeypatch.setattr(runner._progress, "update", note)
+    runner.run()
+    assert [("pretrain", number) in seen for number in (1, 19, 20)] == [True] * 3
+
+
 def test_a_checkpoint_by_the_clock_is_one_to_go_on_from(tmp_path):
     runner = make(tmp_path)
     runner._save_due = EverySeconds(7, now=lambda: runner.step)
@@ -787,7 +845,12 @@ def test_two_runs_in_one_logdir_are_refused(tmp_path):
 
 def test_what_a_killed_writer_left_is_swept_at_the_start(tmp_path):
     make(tmp_path).run()
-    for name in ("checkpoints/.000000000500.npz.00ff.tmp", ".config.yaml.tmp"):
+    for name in (
+        "checkpoints/.000000000500.npz.00ff.tmp",
+        ".config.yaml.tmp",
+        "videos/.a.gif.0.tmp",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"half of it")
     make(tmp_path)
     assert list(tmp_path.rglob("*.tmp")) == []

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.config import ConfigError
 from dreamerv2 import sweep
 from dreamerv2.jobs import grid, processes, record, trainings
+from dreamerv2.jobs import job as job_module
 from dreamerv2.jobs import sweep as runs
 from dreamerv2.jobs.job import Job
 from dreamerv2.run import blocks, lock
@@ -21,6 +23,19 @@ logdir = pathlib.Path(sys.argv[1])
 rows = '{"step": 100, "train_return": 3}\\n{"step": 200, "train_return": 4, "fps": 50}\\n'
 (logdir / "metrics.jsonl").write_text(rows)
 """
+# Another command's training, which has the lock until it hears a line.
+OTHER_TRAIN = (
+    """
+import pathlib, sys
+from dreamerv2.run.lock import RunLock
+lock = RunLock(pathlib.Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.readline()
+with open(f"{sys.argv[1]}.log", "a") as log:
+    log.write("Done\\n")
+"""
+    + FAKE_TRAIN
+)
 BROKEN_TRAIN = "import sys; sys.exit('error: the model gradient is not finite')"
 
 
@@ -105,6 +120,32 @@ def test_the_table_shows_what_finished_and_what_failed_and_the_exit_code_says_it
     assert not log.exists()  # what is finished is not made again
 
 
+def test_a_run_that_another_command_was_quicker_to_start_is_waited_for(tmp_path, project, capsys):
+    """Both saw that a place was free; the lock comes seconds after the start of a training."""
+    job = make_job(tmp_path, "a", "import sys; sys.exit('error: it has a run already')")
+    command = [sys.executable, "-c", OTHER_TRAIN, str(job.logdir)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    other = subprocess.Popen(command, cwd=project, **pipes)
+    other.stdout.readline()
+    started = []
+
+    def start(job):  # the first time as if the lock was not there yet
+        started.append(job.name)
+        if len(started) > 1:
+            found = processes.start(job)
+            other.stdin.write("\n")
+            other.stdin.flush()
+            return found
+        return processes.Process(job, processes.launch(job.command, record.log_path(job.logdir)))
+
+    assert runs.Sweep([job], start).make() == 0
+    assert other.wait() == 0
+    said = capsys.readouterr().out
+    assert "a: another command was quicker to start it" in said
+    assert "still runs" in said and "FAILED" not in said
+    assert record.log_path(job.logdir).read_text().count("error") == 1  # that of the training
+
+
 @pytest.mark.parametrize(
     ("node", "said"), [("", "waits for a place on the cluster"), ("a", "starting")]
 )
@@ -114,6 +155,29 @@ def test_a_run_without_a_log_starts_or_waits_for_a_place(tmp_path, capsys, node,
     made._running.append(trainings.Started(job, SimpleNamespace(node=node), since=0.0))
     made._show()
     assert capsys.readouterr().out == f"[1/1] seed=0: {said}\n"
+
+
+def test_what_may_change_as_a_run_goes_on_is_no_other_setting(tmp_path):
+    flags = ["--configs", "minatar", "debug"]
+    logdir = tmp_path / "seed=0"
+    logdir.mkdir()
+    blocks.make_config(["minatar", "debug"]).save(logdir / "config.yaml")
+    may = ["--fall_back", "True", "--save_every", "7", "--keep_checkpoints", "9", "--steps", "9999"]
+    job_module.make_job(logdir, [*flags, *may])
+    with pytest.raises(ConfigError, match="train_every"):
+        job_module.make_job(logdir, [*flags, "--train_every", "77"])
+
+
+def test_a_run_that_was_to_be_longer_is_finished_for_who_asks_for_less(tmp_path):
+    job = make_job(tmp_path, "a", FAKE_TRAIN)
+    subprocess.run(job.command, check=True)
+    job.config.update({"steps": 800}).save(job.logdir / "config.yaml")
+    assert job.finished
+    assert not job._replace(config=job.config.update({"steps": 800})).finished
+
+
+def test_a_pattern_in_a_grid_makes_no_hidden_folder():
+    assert grid.names([{r".*_opt\.lr": "1e-4"}]) == ["__opt_.lr=1e-4"]
 
 
 def test_a_run_that_another_machine_makes_is_not_waited_for_after_a_signal(tmp_path, monkeypatch):

@@ -112,8 +112,17 @@ def test_a_file_is_there_whole_or_not_at_all(store, logdir, monkeypatch):
     monkeypatch.undo()
     mirror.push()
     place = logdir.parents[1] / "store" / "deep"
-    there = {name: text for name, text in contents(place).items() if "/." not in f"/{name}"}
-    assert there == contents(logdir.parent)
+    assert contents(place) == contents(logdir.parent), "no part is left"
+
+
+def test_what_a_dead_node_left_half_written_is_not_fetched(store, logdir, tmp_path):
+    mirror = storage.Mirror(store, logdir)
+    mirror._stored.clear()
+    mirror.push()
+    part = tmp_path / "store" / "deep" / logdir.name / "checkpoints" / ".1.npz.00ff.tmp"
+    part.write_text("half")
+    store.fetch(tmp_path / "other" / logdir.name)
+    assert contents(tmp_path / "other") == contents(logdir.parent) and not part.exists()
 
 
 def test_the_driver_gets_what_tables_and_curves_need(store, logdir, tmp_path):

@@ -48,6 +48,7 @@ class Progress:
             file=cast(TextIO, self._stream),
             highlight=False,
             markup=False,
+            emoji=False,
             force_jupyter=False,
             force_terminal=terminal,
         )
@@ -71,7 +72,7 @@ class Progress:
         self._started = time.monotonic() - seconds
 
     def phase(self, name: str, next_eval: int | None = None) -> None:
-        """Enter a phase: prefill, compile, train, eval. next_eval: agent steps."""
+        """Enter a phase: prefill, compile, pretrain, train, eval. next_eval: agent steps."""
         if next_eval is not None:
             self._next_eval = next_eval
         if name == self._phase:
@@ -242,10 +243,10 @@ class Stopwatch:
 
 
 def short(number: float) -> str:
-    """A number in at most six characters or so: 7.83, 311, 12,345, 1.23M."""
-    if number >= 1e6:
+    """A number in at most six characters or so: 7.83, 311, -12,345, 1.23M."""
+    if abs(number) >= 1e6:
         return f"{number / 1e6:.4g}M"
-    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
+    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
 
 
 def about(seconds: float) -> str:

@@ -305,13 +305,13 @@ class Training:
         if self._task.storage:
             self._remove_scratch()
             storage = Storage(self._task.storage)
-            storage.fetch(self._logdir)
+            patiently(lambda: storage.fetch(self._logdir))
             self._mirror = Mirror(storage, self._logdir)
         code = self._train()
         failed = code and not self._stopped_by
         text = record.note_failure(self._logdir, code) if failed and code not in KILLED else ""
         if self._mirror:
-            self._mirror.push()
+            patiently(self._mirror.push)
             self._remove_scratch()
         if failed and code in KILLED:
             os._exit(1)
@@ -337,7 +337,7 @@ class Training:
             if self._mirror and self._mirror.is_behind():
                 try:
                     self._mirror.push()
-                except ERRORS as error:  # tried again; the one at the end must succeed
+                except ERRORS as error:  # tried again; the last one, at the end, with patience
                     with log.open("a") as file:
                         file.write(f"WARNING: {self._task.storage}: {error}\n")
                     time.sleep(STORE_AGAIN)

@@ -60,7 +60,7 @@ def names(settings: Sequence[dict[str, str]]) -> list[str]:
         ValueError: two would have the same name.
     """
     found = [
-        re.sub(r"[^\w.=,+-]+", "_", ",".join(f"{key}={value}" for key, value in cell.items()))
+        re.sub(r"[^\w.=,+-]+", "_", ",".join(f"{k}={v}" for k, v in cell.items())).lstrip(".")
         for cell in settings
     ]
     twice = {name for name in found if found.count(name) > 1}

@@ -10,6 +10,12 @@ from common.data.replay import machine_memory
 from dreamerv2.jobs import record
 from dreamerv2.run import blocks, snapshot
 
+# What may differ when a command makes a run go on: how far, and what is kept where.
+MAY_CHANGE = (
+    *("steps", "replay.memory_gib", "fall_back", "save_every", "keep_checkpoints"),
+    *("max_bad_episodes", "video_frames", "wandb"),
+)
+
 
 class Job(NamedTuple):
     """One run to make."""
@@ -38,8 +44,7 @@ class Job(NamedTuple):
     @property
     def finished(self) -> bool:
         """Whether it has made the steps that are asked for now."""
-        run = self.read()
-        return run.finished and run.config.steps >= self.config.steps
+        return self.read().finished
 
 
 def make_job(logdir: Path, flags: Sequence[str], limit: int = 1) -> Job:
@@ -67,10 +72,9 @@ def memory_share(runs: int) -> list[str]:
 
 
 def check_same(job: Job) -> None:
-    """ConfigError where the logdir has a run of other settings; more steps are no other setting,
-    and where episodes are held is none."""
+    """ConfigError where the logdir has a run of other settings; `MAY_CHANGE` are none."""
     saved = job.read().config
-    same = {key: saved[key] for key in ("steps", "replay.memory_gib")}
+    same = {key: saved[key] for key in MAY_CHANGE}
     planned = job.config.update(same)
     changes = snapshot.config_changes(saved.nested(), planned.nested())
     if changes:

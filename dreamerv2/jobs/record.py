@@ -51,7 +51,7 @@ class Run(NamedTuple):
 def read_run(logdir: Path, planned: Config | None = None) -> Run:
     """The run in a logdir, whatever its state; its log, if there is one, is `LOGDIR.log`.
 
-    planned: what the run is to be, for one that may not have begun.
+    planned: what the run is to be. It may not have begun, or have been longer.
 
     Raises:
         ConfigError or OSError: there is no `config.yaml` that can be read, and no plan.
@@ -62,10 +62,12 @@ def read_run(logdir: Path, planned: Config | None = None) -> Run:
     log = read_log(logdir)
     status, error = "unfinished" if log or checkpoint else "not started", ""
     # The last checkpoint is written before the last evaluation, which may have failed.
-    failed = ends_with_error(log) and not finish.finished(config.update({"logdir": str(logdir)}))
+    steps = (planned or config).steps
+    asked = config.update({"logdir": str(logdir), "steps": steps})
+    failed = ends_with_error(log) and not finish.finished(asked)
     if failed:
         status, error = "failed", log[-1].removeprefix("error: ")
-    elif checkpoint and int(checkpoint.stem) >= config.steps:
+    elif checkpoint and int(checkpoint.stem) >= steps:
         status = "finished"
     device = [line for line in log if line.startswith("Device: ")]
     return Run(

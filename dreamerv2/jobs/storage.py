@@ -4,6 +4,7 @@ A node works in a folder of its own. Episodes and logs go to the store first, th
 that needs them, so that what is there can be resumed at any moment.
 """
 
+import contextlib
 import re
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from typing import TypeVar
 import pyarrow
 from pyarrow import fs
 
-from common.files import write_atomically
+from common.files import is_temporary, write_atomically
 from dreamerv2.jobs import record
 
 CHECKPOINTS = "checkpoints"
@@ -70,6 +71,7 @@ class Storage:
         """Makes a logdir what the store has of the run of that name, its log included."""
         shutil.rmtree(logdir, ignore_errors=True)
         if self._has(logdir.name, fs.FileType.Directory):
+            self._sweep_temporary(logdir.name)
             logdir.mkdir(parents=True)
             fs.copy_files(
                 f"{self.root}/{logdir.name}",
@@ -78,6 +80,13 @@ class Storage:
                 destination_filesystem=fs.LocalFileSystem(),
             )
         self._fetch_file(record.log_path(logdir))
+
+    def _sweep_temporary(self, name: str) -> None:
+        """Removes what a node that died has left half written of a run."""
+        place = fs.FileSelector(f"{self.root}/{name}", recursive=True)
+        for found in self.files.get_file_info(place):
+            if is_temporary(found.base_name):
+                self.files.delete_file(found.path)
 
     def fetch_small(self, logdir: Path) -> None:
         """Copies settings, metrics and log of a run, without episodes and checkpoints."""
@@ -143,11 +152,17 @@ class Mirror:
         part = str(folder / f".{path.name}.{secrets.token_hex(8)}.tmp")
         files.create_dir(str(folder), recursive=True)
         try:
-            with path.open("rb") as source, files.open_output_stream(part) as out:
-                shutil.copyfileobj(source, out, 2**20)
+            source = path.open("rb")
         except FileNotFoundError:
             return
-        files.move(part, target)
+        try:
+            with source, files.open_output_stream(part) as out:
+                shutil.copyfileobj(source, out, 2**20)
+            files.move(part, target)
+        except ERRORS:
+            with contextlib.suppress(*ERRORS):
+                files.delete_file(part)
+            raise
         self._stored[path] = version
 
     def _address(self, path: Path) -> str:

@@ -10,6 +10,7 @@ from common.interrupt import SIGNALS
 from common.log.progress import duration
 from dreamerv2.jobs import record
 from dreamerv2.jobs.job import Job
+from dreamerv2.run import lock
 
 SHOW_EVERY = 30.0  # seconds between lines about the runs under way
 POLL = 0.2  # seconds
@@ -125,7 +126,11 @@ class Trainings:
             self._waiting.insert(0, job)
             self._say(job, f"ended {spent} without being finished; it goes on")
             return
-        if code and not self._stopped_by:
+        if code and not self._stopped_by and lock.holder(job.logdir):
+            self._waiting.insert(0, job)
+            self._say(job, "another command was quicker to start it")
+            return
+        if code and not self._stopped_by and not self._finished(job):
             word, spent = "FAILED", f"{spent}: {run.failure(code)}"
         else:
             word = "finished" if self._finished(job) else "stopped"

@@ -58,12 +58,12 @@ def _where(logdir: Path) -> Facts:
 
 def _changes(values: Sequence[tuple[int, str]]) -> str:
     """`A`, or `A; from agent step 5,000 B` where the value has changed at a start."""
-    text = latest = values[0][1]
-    for agent_steps, value in values[1:]:
+    parts, latest = [], ""
+    for agent_steps, value in values:
         if value != latest:
-            text += f"; from agent step {agent_steps:,} {value}"
+            parts.append(f"from agent step {agent_steps:,} {value}" if agent_steps else value)
         latest = value
-    return text
+    return "; ".join(parts)
 
 
 def evaluation(run: Run) -> str:

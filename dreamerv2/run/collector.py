@@ -29,7 +29,7 @@ class Collector:
     replays: by mode, `train` and `eval`.
     logger: counts the agent steps of training.
     show(text): prints a line.
-    save(): saves the run, before broken episodes end it.
+    save(): saves the run, before broken episodes end it; returns what can be said of that.
 
     steps: agent steps of training since they were last set to 0.
     explored: whether the behaviour that explores chose the last action of training.
@@ -47,7 +47,7 @@ class Collector:
         logger: Logger,
         stopwatch: Stopwatch,
         show: Callable[[str], None],
-        save: Callable[[], None],
+        save: Callable[[], str],
     ):
         self.steps = 0
         self.explored = False
@@ -110,11 +110,10 @@ class Collector:
         most = self._config.max_bad_episodes
         text = f"a {mode} episode was dropped at its step {len(rows)}: {error}"
         if self._bad_episodes > most:
-            self._save()
             raise RunBrokenError(
                 f"{text}; the environment is broken: {self._bad_episodes} episodes like this, "
-                f"more than max_bad_episodes {most}; saved at agent step "
-                f"{self._logger.agent_steps:,}; mend it, and the same command goes on"
+                f"more than max_bad_episodes {most}; {self._save()}; mend it, and the same "
+                "command goes on"
             )
         count = f"{self._bad_episodes} of at most {most} (max_bad_episodes)"
         self._show(f"WARNING: {text}; its rows are in {path}; {count}")

@@ -1,6 +1,7 @@
 """What is kept of a failure, and what is said of it."""
 
 import errno
+import shutil
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,11 +98,24 @@ def new_folder(logdir: Path, agent_steps: int) -> Path:
     return folder
 
 
-def write(folder: Path, before: Before, meta: Mapping[str, Any], text: str) -> None:
-    """`checkpoint.npz`, a checkpoint of the agent before the update; `batch.npz`; `failure.txt`.
+def write(
+    logdir: Path, agent_steps: int, before: Before, meta: Mapping[str, Any], text: str
+) -> Path:
+    """Writes a new folder: `checkpoint.npz`, a checkpoint of the agent before the update, with the
+    carried state under `carry/`; `batch.npz`; `failure.txt`. Returns the folder.
 
-    The carried state is under `carry/` in the checkpoint.
+    OSError where that fails; then nothing of it stays.
     """
+    folder = new_folder(logdir, agent_steps)
+    try:
+        _fill(folder, before, meta, text)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _fill(folder: Path, before: Before, meta: Mapping[str, Any], text: str) -> None:
     carry, dtypes = snapshot.pack_tensors(before.carry or {})
     arrays = {**snapshot.under("agent", before.state), **snapshot.under("carry", carry)}
     checkpoint.save(folder / "checkpoint.npz", arrays, {**meta, "carry_dtypes": dtypes})

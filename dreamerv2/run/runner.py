@@ -33,6 +33,7 @@ from dreamerv2.run.team import Alone
 
 # Random steps beyond `prefill` in which one episode at least must be long enough for replay.
 PREFILL_PATIENCE = 10_000
+NOT_SAVED = "worker 0 is the one that saves"
 
 
 class Runner:
@@ -140,7 +141,7 @@ class Runner:
                 raise RunError(
                     f"the latest checkpoint does not describe its run ({text})"
                 ) from error
-        for name in ("", "checkpoints", "train_episodes", "eval_episodes"):
+        for name in ("", "checkpoints", "train_episodes", "eval_episodes", "videos"):
             sweep_temporary(self._folder / name)
         if self._team.leads:
             config.save(self._logdir / "config.yaml")
@@ -205,18 +206,23 @@ class Runner:
     def _close(self) -> None:
         with contextlib.suppress(OSError):  # said already by the save that came after it
             self._checkpoints.wait()
-        self._progress.close()
-        self._logger.close()
         for env in (*self._envs, *self._eval_envs):
-            env.close()
-        self._lock.release()
+            try:
+                env.close()
+            except Exception as error:  # of the user's own; the run is saved
+                self._show(f"WARNING: an environment did not close: {failure.describe(error)}")
+        try:
+            self._progress.close()
+            self._logger.close()
+        finally:
+            self._lock.release()
 
     # Phases
 
     def _prefill(self) -> None:
         """Random actions until replay has `prefill` steps and at least one episode."""
         policy = batched(random_policy(self._env.act_space, self._seed("prefill", self.step)))
-        patience = self.step + self._prefill_left + PREFILL_PATIENCE
+        patience = self.step + max(0, self._prefill_left) + PREFILL_PATIENCE
         self._round()
         while not self._interrupt:
             if self._prefill_left <= 0 and self._ready:
@@ -248,6 +254,8 @@ class Runner:
     def _pretrain(self) -> None:
         while not self._interrupt and self.updates < self._config.pretrain:
             self._learner.update(self.step)
+            self._progress.phase("pretrain")
+            self._progress.update(self.step, self.updates)
             self._round()
             if self._save_due():
                 self._save(behind=True, temporary=True)
@@ -445,8 +453,11 @@ class Runner:
             self._eval_replay.load_state(snapshot.below("eval_replay", arrays))
             snapshot.load_random_state(run["random"])
 
-    def _save(self, behind: bool = False, temporary: bool = False) -> None:
-        """behind: training goes on while it is written. temporary: by the clock."""
+    def _save(self, behind: bool = False, temporary: bool = False) -> str:
+        """behind: training goes on while it is written. temporary: by the clock.
+
+        Returns what can be said of it.
+        """
         if self._interrupt and not self._said_interrupt:
             self._said_interrupt = True
             self._show(f"{self._interrupt.name}: saving; once more ends the run at once.")
@@ -457,6 +468,7 @@ class Runner:
             save(self.step, *self._state(), temporary=temporary)
         self._saved = (self.step, self.updates)
         self._save_due.restart()
+        return f"saved at agent step {self.step:,}" if self._team.leads else NOT_SAVED
 
     def _save_what_is_left(self, error: Exception) -> None:
         """After an exception in the loop: saves if it can; RunBrokenError with what to do next.
@@ -469,11 +481,10 @@ class Runner:
         if self._learner.half_done:
             saved = "half an update is not saved"
         elif not self._team.leads:
-            saved = "worker 0 is the one that saves"
+            saved = NOT_SAVED
         else:
             try:
-                self._save()
-                saved = f"saved at agent step {self.step:,}"
+                saved = self._save()
             except OSError as problem:
                 saved = f"it could not be saved ({failure.describe(problem)})"
         if self._progress.lost and self._interrupt:
@@ -491,17 +502,20 @@ class Runner:
         text = f"{name} is not finite at agent step {self.step:,}, update {self.updates:,}"
         before = self._learner.before_failure()
         if before:
-            folder = failure.new_folder(self._logdir, self.step)
             env = self._env
             meta = snapshot.agent_meta(
                 *(before.agent_steps, int(self._agent.updates), self._config),
                 *(env.obs_space, env.act_space, env.action_names),
             )
-            failure.write(folder, before, meta, text)
-            text += (
-                f"; {folder} has the state before update {meta['updates'] + 1:,} and its batch: "
-                "dreamerv2.run.reproduce does it again"
-            )
+            try:
+                folder = failure.write(self._logdir, self.step, before, meta, text)
+            except OSError as error:
+                text += f"; what led to it could not be kept ({failure.describe(error)})"
+            else:
+                text += (
+                    f"; {folder} has the state before update {meta['updates'] + 1:,} and its "
+                    "batch: dreamerv2.run.reproduce does it again"
+                )
         latest = self._checkpoints.latest()
         raise NonFiniteError(
             f"{text}; the same command goes on from {latest or 'the episodes in replay'}; if it "

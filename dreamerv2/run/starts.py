@@ -1,7 +1,7 @@
 """Where a run was computed: one line of `starts.jsonl` for each time that its command started."""
 
 import datetime
-import importlib.metadata
+import importlib
 import json
 import os
 import platform
@@ -27,16 +27,23 @@ def note(logdir: Path, agent_steps: int) -> None:
     """Appends a start on this machine; OSError where the file cannot be written."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     start = Start(agent_steps, machine(), versions())
+    # After the half of a line that a full disk left, the next one begins anew.
+    line = "\n" + json.dumps({"time": now, **start._asdict()})
     with (logdir / FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": now, **start._asdict()}) + "\n")
+        file.write(line + "\n")
 
 
 def read(logdir: Path) -> list[Start]:
-    """The starts of a run, oldest first. Lines that are none are passed over, such as the half of
-    one that a full disk left."""
+    """The starts of a run, oldest first. Where it went back, those that came to nothing are left
+    out; lines that are none are passed over, such as the half of one that a full disk left."""
     path = logdir / FILE
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return [start for line in text.splitlines() if (start := _start(line))]
+    found: list[Start] = []
+    for start in filter(None, map(_start, text.splitlines())):
+        while found and found[-1].agent_steps >= start.agent_steps:
+            found.pop()
+        found.append(start)
+    return found
 
 
 def _start(line: str) -> Start | None:
@@ -56,8 +63,12 @@ def machine() -> str:
 def versions() -> str:
     """The versions in use here."""
     own = [f"dreamerv2 {common.__version__}", f"Python {platform.python_version()}"]
-    packages = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    return ", ".join(own + packages)
+    return ", ".join([*own, *(f"{name} {_version(name)}" for name in PACKAGES)])
+
+
+def _version(package: str) -> str:
+    """TensorFlow may have come under another name, such as tensorflow-cpu."""
+    return str(getattr(importlib.import_module(package), "__version__", "unknown"))
 
 
 def _processor() -> str:
