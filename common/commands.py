@@ -124,6 +124,13 @@ def directory(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"got {text}, but there is no such user") from None
 
 
+def file_path(text: str) -> Path:
+    """A type for `add_argument`: a file, `~` resolved."""
+    if not text:
+        raise argparse.ArgumentTypeError("got nothing, expected a file")
+    return directory(text)
+
+
 def at_least(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
     """A type for `add_argument`: whole numbers from `low` to `high`."""
 

@@ -19,9 +19,8 @@ train's.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from common.commands import MISTAKES, Parser, at_least, one_line_errors
+from common.commands import MISTAKES, Parser, at_least, directory, file_path, one_line_errors
 from common.files import check_writable
 
 
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     with one_line_errors(*MISTAKES):
         args, flags = parse(argv)
-        from dreamerv2.measure import growth, playing, sharing, timing
+        from dreamerv2.measure import apart, growth, playing, sharing, timing
 
         jobs = timing.make_jobs(args.size, args.precision, flags)
         against = timing.author_folder(args.against) if args.against else None
@@ -38,9 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         timing.check_jobs(jobs)
         if args.json:
             check_writable(args.json)
-        if args.envs:
-            print(playing.report(playing.measure_rates(jobs, args.envs, args.json)))
-            return 0
         if args.split:
             turns = sharing.measure_sharing(jobs[0].config, args.split)
             print(sharing.report(turns, jobs[0].size, args.split))
@@ -48,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.growth:
             print(growth.report(growth.measure_growth(jobs[0].config)))
             return 0
-    with one_line_errors(timing.AuthorCodeError):
+    with one_line_errors(timing.AuthorCodeError, apart.MeasurementLostError, *MISTAKES):
+        if args.envs:
+            print(playing.report(playing.measure_rates(jobs, args.envs, args.json)))
+            return 0
         print(timing.report(timing.measure_all(jobs, args.json, against)))
     return 0
 
@@ -71,8 +70,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     one_thing.add_argument(
         "--envs", nargs="+", type=int, default=[], metavar="N", help="environments at once"
     )
-    parser.add_argument("--against", type=Path, metavar="PATH", help="the author's code")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--against", type=directory, metavar="PATH", help="the author's code")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="write the results there")
     args, flags = parser.parse_known_args(argv)
     if args.against and (args.envs or args.growth or args.split):
         raise ValueError("--against: not with --envs, --growth or --split")

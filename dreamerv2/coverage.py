@@ -10,9 +10,8 @@ mistake in what was asked for.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from common.commands import MISTAKES, Parser, at_least, directory, one_line_errors
+from common.commands import MISTAKES, Parser, at_least, directory, file_path, one_line_errors
 from common.data.rows import LARGEST
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -36,7 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags; ValueError for what is not accepted."""
     parser = Parser("coverage", __doc__, run=False)
     parser.add_argument("--logdirs", type=directory, nargs="+", required=True, metavar="DIR")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("--out", type=file_path, required=True, metavar="FILE.png")
     parser.add_argument("--key", default="vector", help="the observation")
     parser.add_argument(
         "--cells", type=at_least(2, MOST_CELLS), default=10, help="along each of its numbers"

@@ -7,9 +7,8 @@ does not end included.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from common.commands import MISTAKES, Parser, at_least, one_line_errors
+from common.commands import MISTAKES, Parser, at_least, file_path, one_line_errors
 from common.files import check_writable, write_json
 
 
@@ -52,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=at_least(1),
         help="an episode of more agent steps is an error; None: the run's time_limit or 27000",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all numbers")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="where to write all numbers")
     return parser.parse_args(argv)
 
 

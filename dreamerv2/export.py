@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.commands import MISTAKES, Parser, one_line_errors
+from common.commands import MISTAKES, Parser, file_path, one_line_errors
 from common.files import write_text
 from common.log.metrics import read_metrics
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         saved = restore.read(args.logdir, args.checkpoint)
         if saved.meta.get("acting_only"):
             raise ValueError(f"--logdir: {args.logdir} is such an agent already")
-        run = {"note": args.note, **cpu_seconds(args.logdir)}
+        run = {"note": args.note, **cpu_seconds(args.logdir, saved.env_frames)}
         meta = {**saved.meta, "config": saved.config.nested()}  # an older one lacks keys
         card = make_card(args.out.stem, meta, run, args.evaluation)
         shipped.write(args.out, saved.variables, saved.meta, args.half)
@@ -42,18 +42,25 @@ def make_card(name: str, meta: dict, run: dict, evaluation: Path | None) -> str:
         return shipped.card(name, meta, run, {})
     try:
         found = json.loads(evaluation.read_text())
-        if not isinstance(found, dict):
+        if not set(found) & {"greedy", "sampled", "random"}:
             raise TypeError(found)
-        return shipped.card(name, meta, run, found)
+        card = shipped.card(name, meta, run, found)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"--evaluation {evaluation}: expected what `evaluate --json` wrote"
         ) from error
+    for key, ours in (("task", meta["config"]["task"]), ("agent_steps", meta["agent_steps"])):
+        if found.get(key, ours) != ours:
+            raise ValueError(
+                f"--evaluation {evaluation}: its {key} is {found[key]}, that of this agent {ours}"
+            )
+    return card
 
 
-def cpu_seconds(logdir: Path) -> dict[str, float]:
-    """The last `cpu_seconds` in the run's metrics; empty if none were logged."""
-    rows = read_metrics(logdir / "metrics.jsonl")
+def cpu_seconds(logdir: Path, env_frames: int) -> dict[str, float]:
+    """The last `cpu_seconds` in the run's metrics until env frame `env_frames`; empty if none were
+    logged."""
+    rows = [row for row in read_metrics(logdir / "metrics.jsonl") if row["step"] <= env_frames]
     found = [row["cpu_seconds"] for row in rows if row.get("cpu_seconds") is not None]
     return {"cpu_seconds": found[-1]} if found else {}
 
@@ -61,13 +68,19 @@ def cpu_seconds(logdir: Path) -> dict[str, float]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags; ValueError for what is not accepted."""
     parser = Parser("export", "Write a trained agent as one small file with a card.")
-    parser.add_argument("--out", type=Path, required=True, metavar="NAME.npz", help="where to")
+    parser.add_argument("--out", type=file_path, required=True, metavar="NAME.npz", help="where to")
     parser.add_argument("--half", action="store_true", help="float16 weights: half the size")
     parser.add_argument(
-        "--evaluation", type=Path, metavar="JSON", help="what `evaluate --json` wrote, for the card"
+        "--evaluation",
+        type=file_path,
+        metavar="JSON",
+        help="what `evaluate --json` wrote, for the card",
     )
     parser.add_argument("--note", default="", help="for the card: what the agent cannot do")
     args = parser.parse_args(argv)
+    card = args.out.with_suffix(".md")
+    if card.exists() and not args.out.exists():
+        raise ValueError(f"--out: {card}, where the card goes, is there already")
     if args.out.suffix != ".npz":
         raise ValueError(f"--out: got {args.out}, expected a name that ends in .npz")
     if not args.out.parent.is_dir():

@@ -9,9 +9,8 @@ runs of this package and of the reference. Exit codes: 0, or 2 for a mistake in 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from common.commands import MISTAKES, Parser, directory, one_line_errors
+from common.commands import MISTAKES, Parser, directory, file_path, one_line_errors
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -36,7 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags; ValueError for what is not accepted."""
     parser = Parser("plot", __doc__, run=False)
     parser.add_argument("--logdirs", type=directory, nargs="+", required=True, metavar="DIR")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("--out", type=file_path, required=True, metavar="FILE.png")
     parser.add_argument("--x", choices=["frames", "updates", "hours"], default="frames")
     parser.add_argument("--metric", nargs="+", default=["train_return"], metavar="NAME")
     parser.add_argument(

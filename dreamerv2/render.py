@@ -8,9 +8,8 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from common.commands import MISTAKES, Parser, at_least, one_line_errors
+from common.commands import MISTAKES, Parser, at_least, file_path, one_line_errors
 from common.files import check_writable
 from dreamerv2.film import PANELS
 
@@ -43,7 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_env()
     parser.add_argument(
         "--out",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="ends in .gif or .mp4; None: a GIF in LOGDIR/videos",
     )

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.commands import MISTAKES, Parser, directory, one_line_errors
+from common.commands import MISTAKES, Parser, directory, file_path, one_line_errors
+from common.files import check_writable
 
 NONE = "none"  # in place of a file: no comparison
 
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dreamerv2.page.html import write_page
 
         out = args.out or args.logdir / "report.html"
+        if args.out:
+            check_writable(out)
         write_page(args.logdir, out, lambda: _parity(args.parity))
     print(out)
     return 0
@@ -31,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags; ValueError for what is not accepted."""
     parser = Parser("report", __doc__, run=False)
     parser.add_argument("--logdir", type=directory, required=True, help="of the run")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="None: LOGDIR/report.html")
+    parser.add_argument("--out", type=file_path, metavar="FILE", help="None: LOGDIR/report.html")
     parser.add_argument(
         "--parity",
         metavar="FILE.npz | none",

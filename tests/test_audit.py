@@ -215,6 +215,20 @@ def test_several_checkpoints_are_audited_and_compared(run, tmp_path, capsys):
     assert "[40](40/report.md), [100](100/report.md)" in (directory / "report.md").read_text()
 
 
+def test_schedules_are_those_of_the_age_also_where_an_agent_is_used_again(tmp_path, batch):
+    schedule = {"actor_ent": "linear(1,0.01,100)"}
+    saved.save(tmp_path, agent_steps=1, **SETTINGS, **schedule)
+    saved.save(tmp_path, agent_steps=90, **SETTINGS, **schedule)
+    young, old = restore.read(tmp_path, 1), restore.read(tmp_path, 90)
+    subject = audit.Subject(young, "32")
+    first = subject.update(batch, 0).grads
+    subject.start_from(old)
+    again, alone = subject.update(batch, 0).grads, audit.Subject(old, "32").update(batch, 0).grads
+    name = next(name for name in alone if name.startswith("actor/"))
+    np.testing.assert_allclose(again[name], alone[name], rtol=1e-5)
+    assert not np.allclose(again[name], first[name], rtol=1e-3)
+
+
 def test_an_agent_plays_what_a_driver_would_record(run, tmp_path):
     found = restore.read(run)
     said: list[str] = []
@@ -279,6 +293,21 @@ def audited(agent_steps, error, noise=0.5, largest=None):
     found = {"agent_steps": agent_steps, "train_return": None, "sampling_noise": noises}
     found["played"] = None
     return found | {"precisions": {"16": at}}
+
+
+def test_a_module_without_a_finite_gradient_is_the_first_thing_that_is_said():
+    noise = {"decoder": 0.1, "actor": 0.2}
+    text = audit_report.against_noise({"decoder": None, "actor": 0.1}, noise)
+    assert text.startswith("**no finite gradient** in decoder; gradients are off by up to 10 %")
+    assert text.endswith("in every other module")
+    whole = audit_report.against_noise({"decoder": 0.05, "actor": 0.1}, noise)
+    assert whole.endswith("less than other noise changes them in every module")
+    broken = {"gradient_error": {"decoder": None, "actor": 0.1}}
+    age = {"precisions": {"16": broken}, "sampling_noise": noise, "agent_steps": 7}
+    assert ages._against_noise([age], "16") == (
+        "**no finite gradient** in decoder at 1 of 1 ages; gradients are off by less than other "
+        "noise wherever they are finite"
+    )
 
 
 def test_ages_say_where_a_precision_is_worse_than_noise_and_how_the_scale_moves():

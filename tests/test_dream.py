@@ -351,6 +351,13 @@ def test_an_episode_of_another_task_or_a_damaged_one_is_refused(tmp_path):
         page.episodes.read(name)
 
 
+def test_vectors_have_their_scale_though_the_newest_episode_is_damaged(tmp_path):
+    saved.save(tmp_path, task="gym_CartPole-v1")
+    (tmp_path / "eval_episodes").mkdir()
+    (tmp_path / "eval_episodes" / "20261125T201224-abc123-11.npz").touch()
+    world.load(restore.read(tmp_path), tmp_path)
+
+
 def test_without_the_game_there_are_the_stored_moments_or_one_line(tmp_path, monkeypatch):
     def no_game(self, seed):
         raise ValueError("task 'mine': no such game")
@@ -515,7 +522,8 @@ def test_a_frame_has_only_the_points_that_are_new(session):
 def test_numbers_that_are_none_do_not_break_a_frame(session):
     view = session.now.dream
     glance = view.glance._replace(value=float("nan"), reward=float("inf"))
-    session.moments[0] = session.now._replace(dream=view._replace(glance=glance))
+    broken = {"reward": float("nan"), "score": float("-inf")}
+    session.moments[0] = session.now._replace(dream=view._replace(glance=glance), **broken)
     header, arrays = frame.describe(session)
     assert b"NaN" not in frame.encode(header, arrays) and header["view"]["value"] is None
 
@@ -591,4 +599,8 @@ def test_continuous_actions_and_gaussian_latents_can_be_played(tmp_path, discret
     assert header["action"] == [0.5] and ("probs" in arrays) == bool(discrete)
     found = link.decode(page, link.encode(page, session.origin, session.played()))
     np.testing.assert_array_equal(found.played[0].action, [0.5])
+    # The mode of an unbounded policy may lie beyond what the environment takes.
+    beyond = [step._replace(action=np.array([1.7], np.float32)) for step in session.played()]
+    found = link.decode(page, link.encode(page, session.origin, beyond))
+    np.testing.assert_array_equal(found.played[0].action, [1])
     session.close()

@@ -110,6 +110,7 @@ def test_under_a_stranger_s_name_there_is_no_page_either(served):
     guard = Guard(None, {"box"})
     known = ("localhost:8000", "192.168.1.7:80", "[::1]:8000", "box")
     assert all(guard._known(host) for host in known)
+    assert Guard(None, {"MyLaptop"})._known("mylaptop:8000")
     assert not any(guard._known(host) for host in ("", "evil.example", "[", "127.0.0.1.evil"))
 
 

@@ -135,6 +135,14 @@ def test_one_hot_action_refuses_anything_else(action):
         env.step(np.array(action, np.float32))
 
 
+def test_a_dimension_with_one_bound_gets_what_lies_beside_it():
+    inner = Recorder(spaces.Box(np.float32([2, -np.inf]), np.float32([np.inf, -3])))
+    env = NormalizeAction(inner)
+    for action in ([-1, -1], [1, 1], [0, 5]):
+        env.step(np.array(action, np.float32))
+    assert [action.tolist() for action in inner.actions] == [[2, -5], [4, -3], [3, -3]]
+
+
 def test_normalize_action_maps_to_the_declared_bounds():
     low, high = np.array([[-2, 0], [-np.inf, 5]]), np.array([[2, 10], [np.inf, 5.5]])
     inner = Recorder(spaces.Box(low.astype(np.float32), high.astype(np.float32)))

@@ -259,6 +259,12 @@ def test_a_lone_observation_needs_no_key():
         (spaces.Dict(), "observation space"),
         (spaces.Dict(a=spaces.Dict(b=spaces.Text(4))), "key 'a_b': .* got Text"),
         (spaces.Dict(reward=vector_space(2)), "key 'reward': this name is taken"),
+        (spaces.Dict(kl=vector_space(2)), "key 'kl': this name is taken"),
+        (spaces.Dict(file=vector_space(2)), "key 'file': this name is taken"),
+        (
+            spaces.Dict(arm_angle=vector_space(2), arm=spaces.Dict(angle=vector_space(3))),
+            "key 'arm_angle': two have this name",
+        ),
         (image_space(3, 64, 64), "'image'.*height, width, channels.*3, 64, 64"),
     ],
 )
@@ -319,6 +325,27 @@ def test_render_without_a_render_mode_shows_the_image_or_says_what_to_do():
     env.reset()
     with pytest.raises(ValueError, match="render_mode='rgb_array'"):
         env.render()
+
+
+def test_a_picture_stays_as_it_was_when_the_environment_draws_the_next_one():
+    class OneCanvas(Toy):
+        render_mode = "rgb_array"
+        canvas = np.zeros((2, 2, 3), np.uint8)
+
+        def render(self):
+            self.canvas += 1
+            return self.canvas
+
+    env = GymAdapter(OneCanvas(vector_space(2)))
+    assert [picture.max() for picture in (env.render(), env.render())] == [1, 2]
+
+
+def test_the_picture_of_a_stack_of_frames_is_the_newest_one():
+    toy = Toy(image_space(8, 8, 4))
+    env = GymAdapter(toy)
+    env.reset()
+    for channel in range(3):
+        np.testing.assert_array_equal(env.render()[..., channel], toy.obs[..., 3])
 
 
 def test_render_without_the_package_that_draws_names_the_extra():

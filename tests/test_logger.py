@@ -42,6 +42,15 @@ def test_rows_carry_environment_frames_and_are_emptied():
     assert list(clips) == ["train_clip"]
 
 
+def test_of_a_stack_of_frames_the_newest_is_the_clip():
+    output = Collect()
+    logger = lib.Logger([output], multiplier=1)
+    frames = np.random.default_rng(0).random((2, 4, 4, 5))
+    logger.video("clip", frames)
+    logger.write()
+    np.testing.assert_array_equal(output.rows[0][2]["clip"], frames[..., -1:])
+
+
 def test_a_vector_is_refused_by_name():
     with pytest.raises(ValueError, match="'train_x'"):
         lib.Logger([]).add({"x": np.zeros(3)}, prefix="train")

@@ -45,7 +45,7 @@ def test_bars_are_as_long_as_probabilities_and_the_chosen_action_is_named():
     assert lengths == pytest.approx([width / 2, width / 4, width / 4], abs=1)
 
 
-@pytest.mark.parametrize("count_of_actions", [1, 4, 18, 60])
+@pytest.mark.parametrize("count_of_actions", [1, 4, 18, 60, 300])
 def test_policies_of_any_size_can_be_drawn(count_of_actions):
     policy = np.full((1, count_of_actions), 1 / count_of_actions, np.float32)
     action = np.eye(count_of_actions, dtype=np.float32)[:1]

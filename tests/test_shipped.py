@@ -75,12 +75,25 @@ def test_half_precision_halves_the_file_and_rounds_the_weights(run, shelf):
         np.testing.assert_array_equal(loaded[name], value.astype(np.float16).astype(np.float32))
 
 
+def test_half_precision_keeps_the_statistics_of_pixels(tmp_path, shelf):
+    pixels = {"encoder__image_net": "mlp", "encoder__image_stats": True, "encoder__mlp_keys": "^$"}
+    agent = saved.save(tmp_path / "run", **{"decoder__image_net": "mlp", **pixels})
+    agent.wm.encoder.pixels["pixels_image"].update(np.full((2, 64, 64, 1), 69, np.uint8))
+    count = next(k for k in agent.state_dict() if k.endswith("pixels_image/count"))
+    variables = {**agent.state_dict(), count: np.float32(70_000)}
+    shipped.write(shelf / "a.npz", variables, restore.read(tmp_path / "run").meta, half=True)
+    kept = restore.read("a").variables
+    for name in (name for name in kept if "/pixels_" in name):
+        np.testing.assert_array_equal(kept[name], variables[name], err_msg=name)
+
+
 def test_the_card_says_how_long_it_was_trained_and_what_it_reaches(run, shelf, tmp_path):
     logdir, _ = run
     result = {"mean": 3.25, "returns": [3, 3.5], "interval": [3.0, 3.5]}
     (tmp_path / "result.json").write_text(json.dumps({"greedy": result}))
     (logdir / "metrics.jsonl").write_text(
         '{"step": 1, "cpu_seconds": 3}\n{"step": 2, "cpu_seconds": 5400.0}\n'
+        '{"step": 101, "cpu_seconds": 9e9}\n'  # beyond this checkpoint
     )
     flags = ["--evaluation", str(tmp_path / "result.json"), "--note", "It cannot swim."]
     export_to(shelf / "pole.npz", logdir, *flags)
@@ -90,7 +103,14 @@ def test_the_card_says_how_long_it_was_trained_and_what_it_reaches(run, shelf, t
     assert "interval 3 to 3.5" in card and "It cannot swim." in card
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"greedy": 1}', '{"greedy": {"mean": 1}}', "1"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", '{"greedy": 1}', '{"greedy": {"mean": 1}}', "1", '{"foo": 1}'),
+        '{"task": "atari_pong", "greedy": {"mean": 1, "returns": [1], "interval": null}}',
+        '{"agent_steps": 7, "greedy": {"mean": 1, "returns": [1], "interval": null}}',
+    ],
+)
 def test_an_evaluation_that_is_none_is_refused_and_nothing_is_written(
     run, tmp_path, capsys, content
 ):
@@ -121,6 +141,7 @@ def test_a_run_of_the_same_name_comes_first(run, shelf, tmp_path, monkeypatch):
     "flags, message",
     [
         (["--out", "x.gif"], "--out: got x.gif, expected a name that ends in .npz"),
+        (["--out", "README.npz"], "--out: README.md, where the card goes, is there already"),
         (["--out", "nowhere/x.npz"], "--out: there is no directory nowhere"),
     ],
 )
@@ -128,6 +149,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     run, tmp_path, monkeypatch, capsys, flags, message
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").touch()
     with pytest.raises(SystemExit) as end:
         export.main(["--logdir", str(run[0]), *flags])
     assert end.value.code == 2

@@ -130,6 +130,17 @@ def test_mp4_can_be_read_back_and_odd_sizes_are_padded(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
 
 
+def test_a_film_replaces_what_a_link_leads_to_and_not_the_link(tmp_path):
+    pytest.importorskip("av")
+    for suffix in (".gif", ".mp4"):
+        path, link = tmp_path / f"there{suffix}", tmp_path / f"link{suffix}"
+        path.touch()
+        link.symlink_to(path)
+        with video.open_clip(link, 10, np.eye(3, dtype=np.uint8)) as add:
+            add(np.zeros((16, 16, 3), np.uint8))
+        assert link.is_symlink() and path.stat().st_size
+
+
 @pytest.mark.parametrize("suffix", video.FORMATS)
 def test_a_clip_appears_whole_or_not_at_all(tmp_path, suffix):
     path = tmp_path / f"clip{suffix}"

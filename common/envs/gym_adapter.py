@@ -67,7 +67,7 @@ class GymAdapter(Env):
         """
         if getattr(self._env, "render_mode", None) == "rgb_array":
             try:
-                return np.asarray(self._env.render(), np.uint8)
+                return np.array(self._env.render(), np.uint8)  # it may draw into one array
             except gymnasium.error.DependencyNotInstalled as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(
@@ -75,13 +75,13 @@ class GymAdapter(Env):
                     "`box2d` bring what Gymnasium's own environments need"
                 ) from error
         if "mode" in _parameters(self._env, "render"):
-            return np.asarray(self._env.render(mode="rgb_array"), np.uint8)
+            return np.array(self._env.render(mode="rgb_array"), np.uint8)
         if self._image is None:
             raise ValueError(
                 "the environment cannot be rendered: create it with render_mode='rgb_array'"
             )
         image = self._image.reshape(*self._image.shape[:2], -1)
-        return image[..., :3].copy() if image.shape[-1] >= 3 else image[..., [0, 0, 0]]
+        return image.copy() if image.shape[-1] == 3 else np.repeat(image[..., -1:], 3, -1)
 
     def close(self) -> None:
         self._env.close()

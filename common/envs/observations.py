@@ -13,7 +13,12 @@ from common.data.spaces import OneHots
 from common.envs.base import Obs
 from common.envs.resize import resize_by_area
 
-RESERVED = ("reward", "is_first", "is_last", "is_terminal", "action")
+RESERVED = (
+    *("reward", "is_first", "is_last", "is_terminal", "action"),
+    # What the agent adds to a batch, and losses and parts of its own under these names.
+    *("discount", "kl", "model", "actor", "critic"),
+    *("file", "allow_pickle", "reason"),  # which NumPy's files and ours do not take
+)
 ACCEPTED = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of them"
 
 
@@ -36,7 +41,12 @@ class Observations:
     def __init__(self, space: Any, size: tuple[int, int]):
         self._space = space
         self._lone = _parts(space) is None
-        self._readers = {key: _reader(key, leaf, size) for key, leaf in _leaves(space)}
+        leaves = list(_leaves(space))
+        names = [key for key, _ in leaves]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"observation key {twice!r}: two have this name; rename one")
+        self._readers = {key: _reader(key, leaf, size) for key, leaf in leaves}
         self.spaces: dict[str, spaces.Box] = {k: r.space for k, r in self._readers.items()}
         self._images = [key for key, reader in self._readers.items() if reader.is_image]
 

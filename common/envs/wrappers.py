@@ -99,17 +99,20 @@ class OneHotAction(Wrapper):
 class NormalizeAction(Wrapper):
     """Turns an environment with Box actions into one with actions in [-1, 1], float32 [A].
 
-    Each dimension is mapped linearly to its declared bounds and clipped there. A dimension without
-    finite bounds gets the value as it is. Actions of any rank are flattened.
+    Each dimension is mapped linearly to its declared bounds and clipped there. A dimension with one
+    finite bound gets the two units beside that; one without any gets the value as it is. Actions of
+    any rank are flattened.
     """
 
     def __init__(self, env: Env):
         super().__init__(env)
         inner = env.act_space
-        self._bounded = np.isfinite(inner.low) & np.isfinite(inner.high)
         # In float64: the distance between float32 bounds may be too large for float32.
-        self._low = np.where(self._bounded, inner.low, -1.0).astype(np.float64)
-        self._high = np.where(self._bounded, inner.high, 1.0).astype(np.float64)
+        low, high = inner.low.astype(np.float64), inner.high.astype(np.float64)
+        below, above = np.isfinite(low), np.isfinite(high)
+        self._bounded = below | above
+        self._low = np.where(below, low, np.where(above, high - 2, -1.0))
+        self._high = np.where(above, high, np.where(below, low + 2, 1.0))
         self._inner = inner
         size = int(np.prod(inner.shape))
         self.act_space = spaces.Box(-1.0, 1.0, (size,), np.float32)

@@ -73,8 +73,8 @@ class Logger:
         self._scalars[name] = float(value)
 
     def video(self, name: str, frames: np.ndarray) -> None:
-        """Take a clip [T, H, W, 1 or 3], uint8 or float in [0, 1]."""
-        self._clips[name] = np.asarray(frames)
+        """Take a clip [T, H, W, C], uint8 or float in [0, 1]; see `video.showable`."""
+        self._clips[name] = video.showable(np.asarray(frames))
 
     def write(self, fps: bool = False) -> None:
         """Send the row to the outputs; `fps` adds the frames per second since it was last asked."""

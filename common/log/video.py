@@ -7,6 +7,7 @@ Shapes: `T` frames, `H x W` pixels, `C` channels (1 is gray, 3 is RGB).
 
 import contextlib
 import io
+import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -44,6 +45,12 @@ def encode_gif(frames: np.ndarray, fps: float = 20) -> bytes:
     return file.getvalue()
 
 
+def showable(frames: np.ndarray) -> np.ndarray:
+    """Images [..., C] as they can be shown: of other than 1 or 3 channels the last one, the newest
+    of a stack of frames."""
+    return frames if frames.shape[-1] in (1, 3) else frames[..., -1:]
+
+
 @contextlib.contextmanager
 def open_clip(
     path: str | Path, fps: float, palette: np.ndarray, comment: str = ""
@@ -63,13 +70,14 @@ def open_clip(
             yield writer.add
         return
     # FFmpeg wants a name, not an open file.
-    with tempfile.TemporaryDirectory(prefix=".clip", dir=path.parent) as directory:
+    target = Path(os.path.realpath(path))  # a link stays one, and what is behind it is replaced
+    with tempfile.TemporaryDirectory(prefix=".clip", dir=target.parent) as directory:
         temporary = Path(directory) / path.name
         with iio.imopen(temporary, "w", plugin="pyav") as video:
             video.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
             video.container_metadata["comment"] = comment
             yield lambda frame: video.write_frame(_even(frame))
-        temporary.replace(path)
+        temporary.replace(target)
 
 
 class GIFWriter:

@@ -37,7 +37,8 @@ def figure(path: Path, width: float, height: float, dpi: int = DPI) -> Iterator[
 
 def verbatim(text: str) -> str:
     """A text that others chose, as a figure shows it: no formula, and what no font has is `?`."""
-    return "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
+    shown = "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
+    return f"\u200b{shown}" if shown.startswith("_") else shown  # a legend leaves out `_name`
 
 
 def whole_numbers(*axes: "Axis") -> None:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         listening = listen(args.host, args.port)
         from dreamerv2.run import restore
 
-        saved = restore.read(args.logdir, args.checkpoint)
+        saved = restore.read(args.logdir, args.checkpoint).with_env(args.env)
         import_tensorflow()
         from dreamerv2.dream import world
 
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser("dream", "Play inside an agent's world model, in the browser.")
+    parser.add_env()
     parser.add_argument("--port", type=at_least(0), default=8000, help="0: any free one")
     parser.add_argument(
         "--host",
@@ -70,7 +71,8 @@ def _check_packages() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; ValueError where the port is taken or the address is not this machine's."""
+    """A listening socket; ValueError where the port is taken or the address is of another
+    machine."""
     if port > 65535:
         raise ValueError(f"--port {port}: expected 0 to 65535")
     try:
@@ -78,6 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()  # so that no second one can be bound to it while the agent is loaded
     except socket.gaierror as error:
         raise ValueError(f"--host {host}: {error.strerror}") from None
     except OSError as error:

@@ -29,10 +29,11 @@ class Controls(NamedTuple):
         return np.asarray(action, np.float32)
 
     def plain(self, vector: np.ndarray) -> int | list[float]:
-        """`vector` turned back; the numbers in thousandths, as links carry them."""
+        """`vector` turned back; the numbers in thousandths and within -1 and 1, as links carry
+        them."""
         if self.discrete:
             return int(vector.argmax())
-        return [round(float(value), 3) for value in vector]
+        return [round(float(value), 3) for value in vector.clip(-1, 1)]
 
     def nothing(self, last: np.ndarray | None) -> np.ndarray:
         """What happens when nobody acts: nothing, or the last action again if all do something."""

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from dreamerv2.dream import messages
-from dreamerv2.dream.link import TEMPERATURE
-from dreamerv2.dream.session import ACTORS, MAX_STEPS, PLACES, Moment, Session, View
+from dreamerv2.dream.session import MAX_STEPS, Moment, Session, View
 from dreamerv2.dream.world import World
 
 POINTS = 240  # of the curves, at most, in one frame: what a page missed
@@ -40,13 +39,8 @@ def hello(world: World) -> dict[str, Any]:
         "latent": {"discrete": engine.discrete, "shape": engine.stoch_shape},
         "gamma": saved.config.discount,
         "game_problem": world.game_problem,
-        "places": PLACES,
-        "actors": ACTORS,
         "max_steps": MAX_STEPS,
-        "speeds": messages.SPEEDS,
         "longest_clip": messages.LONGEST_CLIP,
-        "temperatures": [TEMPERATURE.convert(0.1), 4],
-        "reward_clip": saved.config.clip_rewards,
     }
 
 
@@ -69,13 +63,13 @@ def describe(session: Session) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "origin": session.origin._asdict(),
         "has_game": now.game is not None,
         "action": None if now.action is None else _numbers(now.action),
-        "reward": now.reward,
-        "score": now.score,
+        "reward": _finite(now.reward),
+        "score": _finite(now.score),
         "over": now.over,
         "replaying": len(session.replay),
         "parting": now.parting._asdict() if settings.where == "both" else None,
         "view": _heads(now.view),
-        "game_value": None if now.game is None else now.game.glance.value,
+        "game_value": None if now.game is None else _finite(now.game.glance.value),
         "changed": changed,  # the points from here on are no longer those of before
         "points": points(session.moments, max(changed, latest - POINTS), latest),
     }

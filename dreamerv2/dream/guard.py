@@ -26,7 +26,8 @@ class Guard:
     """
 
     def __init__(self, app: Application, hosts: set[str]):
-        self._app, self._hosts = app, hosts | {"localhost"}
+        self._app = app
+        self._hosts = {host.lower() for host in hosts} | {"localhost"}  # as `urlsplit` gives them
 
     async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
         if scope["type"] == "lifespan":

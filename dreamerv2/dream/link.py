@@ -74,7 +74,8 @@ def decode(world: World, text: str) -> Link:
         played = _played(world, data["steps"])
         at = SEED.convert(data["at"])
     except (ValueError, TypeError, KeyError, LookupError, zlib.error) as error:
-        raise ValueError(f"this link is not one of this page's, or was cut off ({error})") from None
+        why = f" ({error})" if str(error) else ""
+        raise ValueError(f"this link is not one of this page's, or was cut off{why}") from None
     note = None
     if at != world.saved.agent_steps:
         note = f"this link was made with the agent of step {at:,}; here is {_steps(world)}"

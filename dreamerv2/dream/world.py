@@ -1,5 +1,6 @@
 """A loaded agent and all that the sessions on it share."""
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,11 +99,12 @@ def _vectors(saved: Saved, key: str, env: Env | None, episodes: Episodes) -> Pai
     """MinAtar's board in its colours; other vectors on the scale of what was seen of them."""
     if saved.config.task.startswith("minatar_"):
         return Painter(board=(10, 10, saved.obs_space[key].shape[0] // 100))
-    if env is None or episodes.listed():
-        rows = episodes.read(episodes.listed()[0].name)[key]
-    else:
-        rows = _random_rows(env, key)
-    return Painter(limits=pictures.vector_limits(rows))
+    for listed in episodes.listed():
+        with contextlib.suppress(ValueError):  # a damaged one, or one that has just gone
+            return Painter(limits=pictures.vector_limits(episodes.read(listed.name)[key]))
+    if env is None:
+        raise ValueError(f"{saved.config.task}: none of the stored episodes can be read")
+    return Painter(limits=pictures.vector_limits(_random_rows(env, key)))
 
 
 def _random_rows(env: Env, key: str) -> np.ndarray:

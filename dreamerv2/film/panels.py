@@ -133,6 +133,9 @@ class Policy(Panel):
     def draw(self, area: np.ndarray, row: int) -> None:
         height, width, _ = area.shape
         line = height // len(self._names)
+        if line < 2:
+            self._cells(area, row)
+            return
         # Capitals alone, as most names are, need less than a line of text.
         font = min(self._font, max(line + 1, SMALLEST_FONT))
         left = 0
@@ -147,6 +150,16 @@ class Policy(Panel):
             thickness = max(1, min(line - max(1, line // 6), 2 * self._font))
             start = top + (line - thickness) // 2
             self._bar(area[start : start + thickness, left:], row, index, chosen)
+
+    def _cells(self, area: np.ndarray, row: int) -> None:
+        """More actions than lines of pixels: a cell for each, the brighter the likelier."""
+        values = self._policy[row]
+        shares = values / values.max() if self._discrete else (values.clip(-1, 1) + 1) / 2
+        image = paint.heat(paint.square(shares))
+        if self._discrete:
+            image.reshape(-1, 3)[self._action[row].argmax()] = paint.GREEN
+        area[:] = paint.FIELD
+        paint.centered(area, paint.zoomed(image, *area.shape[:2]))
 
     def _bar(self, area: np.ndarray, row: int, index: int, chosen: bool) -> None:
         width = area.shape[1]

@@ -71,7 +71,7 @@ def read_run(logdir: Path, planned: Config | None = None) -> Run:
         status = "finished"
     device = [line for line in log if line.startswith("Device: ")]
     return Run(
-        name=logdir.name,
+        name=logdir.resolve().name,
         config=config,
         status=status,
         error=error,
@@ -121,7 +121,8 @@ def ends_with_error(log: Sequence[str]) -> bool:
 
 def log_path(logdir: Path) -> Path:
     """Where commands that make many runs keep what each prints."""
-    return logdir.with_name(logdir.name + ".log")
+    named = logdir if logdir.name else logdir.resolve()
+    return named.with_name(named.name + ".log")
 
 
 def note_failure(logdir: Path, code: int) -> str:

@@ -67,8 +67,10 @@ def flipped(boards: np.ndarray, base: np.ndarray) -> np.ndarray:
     return ((boards > 0.5) != (base > 0.5)).sum((-3, -2))
 
 
-def summarize(boards: np.ndarray) -> dict[str, float]:
-    """Shares of boards: `allowed`, and those with something wrong by its kind."""
+def summarize(boards: np.ndarray) -> dict[str, float | None]:
+    """Shares of boards: `allowed`, and what is wrong by its kind; None of no boards."""
+    if not len(boards):
+        return {"boards": 0, **dict.fromkeys(("allowed", *KINDS))}
     verdict = judge(boards)
     wrong = {kind: float(share.mean()) for kind, share in verdict._asdict().items()}
     return {"boards": len(boards), "allowed": float(verdict.allowed.mean()), **wrong}

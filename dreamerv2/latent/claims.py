@@ -14,7 +14,7 @@ import numpy as np
 from common.files import write_json, write_text
 from common.report.figures import COLORS, figure, plain
 from common.report.tables import number, percent, table, with_interval
-from dreamerv2.latent.report_game import harmful
+from dreamerv2.latent.report_game import harmful, tested
 
 Report = Mapping[str, Any]  # a report.json
 Reports = Mapping[str, Report]  # by the agent's name
@@ -51,7 +51,7 @@ def write(directory: Path, reports: Reports, command: str) -> str:
 def read(runs: Sequence[Path]) -> dict[str, Report]:
     """The reports of runs by their directories' names; ValueError where one has none."""
     found: dict[str, Report] = {}
-    for run in runs:
+    for run in dict.fromkeys(run.resolve() for run in runs):
         path = run / "latents" / "report.json"
         if not path.exists():
             make = f"python -m dreamerv2.latents --logdir {run}"
@@ -202,14 +202,14 @@ def _told(variable: str) -> Cell:
 
 
 def _costly(report: Report) -> str:
-    chances = report["fix"]["p_adjusted"]
-    return f"{harmful(report['fix'])} of {len(chances)}"
+    found = report["fix"]
+    return f"{harmful(found)} of {len(found['p_adjusted'])}" if tested(found) else "-"
 
 
 def _worst(report: Report) -> str:
     found = report["fix"]
     worst = int(np.argmax(found["loss"]))
-    low, high = found["loss_interval"][worst]
+    low, high = found["loss_interval"][worst] if tested(found) else (None, None)
     return f"{with_interval(found['loss'][worst], low, high)} (variable {worst})"
 
 

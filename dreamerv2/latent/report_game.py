@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.report.tables import number, percent, table
+from common.report.tables import number, percent, table, with_interval
 from dreamerv2.latent.board import KINDS
 
 SWEPT_BOARD = """
@@ -37,15 +37,13 @@ with the classes shifted in time) is taken off.
 FIX = """## Fix: one class through a whole game
 
 Each variable in turn is held at the class that it has most often, for whole games: that is what the
-policy sees and what the memory goes on from. {games} greedy games each, with the same seeds; the
-free agent has {mean:.3g} points on average (95 % interval {low:.3g} to {high:.3g}), and
-{all_fixed:.3g} with all variables fixed at once.{cut}
+policy sees and what the memory goes on from. {games} greedy games each, with the same seeds. The
+free agent has {free} points on average (95 % intervals in brackets), and {all_fixed:.3g} with all
+variables fixed at once.{cut}
 
 ![Fixed](fix.png)
 
-**{harmful} of {count} variables cost points when they are fixed**: so many losses are significant
-by t-tests with Holm's correction. With nothing to find, one is in at most 5 % of reports. The
-intervals of single variables are not corrected. The worst:
+{verdict} The worst:
 
 {table}
 """
@@ -104,8 +102,22 @@ def information(run: Mapping, numbers: Mapping) -> str:
         told = f"{number(bits[best, i])} ({percent(bits[best, i] / max(1e-9, entropy[i]))})"
         rows.append([name, number(entropy[i]), str(best), told, str(carriers)])
     return INFORMATION.format(
-        rows=f"{run['rows']:,}", chance=numbers["chance_bits"], table=table(rows)
+        rows=f"{numbers.get('rows', run['rows']):,}",
+        chance=numbers["chance_bits"],
+        table=table(rows),
     )
+
+
+FIX_VERDICT = """\
+**{harmful} of {count} variables cost points when they are fixed**: so many losses are significant
+by t-tests with Holm's correction. With nothing to find, one is in at most 5 % of reports. The
+intervals of single variables are not corrected."""
+FEW_GAMES = "These are too few games to say which variables cost points when they are fixed."
+
+
+def tested(numbers: Mapping) -> bool:
+    """Whether there were games enough for a test."""
+    return None not in numbers["p_adjusted"]
 
 
 def harmful(numbers: Mapping) -> int:
@@ -118,26 +130,26 @@ def fix(run: Mapping, numbers: Mapping) -> str:
     loss, spans = np.array(numbers["loss"]), np.array(numbers["loss_interval"])
     rows = [["variable", "held at class", "which it has anyway in", "return lost [95 %]"]]
     for variable in np.argsort(-loss)[:6]:
-        low, high = spans[variable]
+        span = spans[variable] if tested(numbers) else (None, None)
         rows.append(
             [
                 str(variable),
                 str(numbers["classes"][variable]),
                 percent(numbers["usual_fraction"][variable]),
-                f"{loss[variable]:.2f} [{low:.2f}, {high:.2f}]",
+                with_interval(loss[variable], *span),
             ]
         )
-    low, high = numbers["free"]["interval"]
+    verdict = FIX_VERDICT.format(harmful=harmful(numbers), count=len(loss))
     games = numbers["games"] * (len(loss) + 2)
     cut = f"\n{numbers['games_cut']:,} of {games:,} games were left before their end."
     return FIX.format(
         games=numbers["games"],
         cut=cut if numbers["games_cut"] else "",
-        mean=numbers["free"]["mean"],
-        low=low,
-        high=high,
+        free=with_interval(
+            numbers["free"]["mean"],
+            *(numbers["free"]["interval"] if tested(numbers) else (None, None)),
+        ),
         all_fixed=numbers["all_fixed_mean"],
-        harmful=harmful(numbers),
-        count=len(loss),
+        verdict=verdict if tested(numbers) else FEW_GAMES,
         table=table(rows),
     )

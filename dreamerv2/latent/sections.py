@@ -180,7 +180,7 @@ def information_section(study: Study) -> dict:
     game = {name: values[rows] for name, values in variables.items()}
     found = information.measure(study.recording.latents.classes[rows], game, study.seed)
     figures.information(study.out / "information.png", found)
-    return information.summarize(found)
+    return {**information.summarize(found), "rows": len(rows)}
 
 
 def fix_section(study: Study) -> dict:

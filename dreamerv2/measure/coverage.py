@@ -176,7 +176,7 @@ def report(
     ValueError where a run has seen more than that.
     """
     tasks: dict[str, list[Seen]] = defaultdict(list)
-    for logdir in logdirs:
+    for logdir in {logdir.resolve(): logdir for logdir in logdirs}.values():
         run = read(logdir, key)
         tasks[run.task].append(run)
     grids = {task: make_grid(runs, cells, bounds, reachable) for task, runs in tasks.items()}

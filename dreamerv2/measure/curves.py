@@ -217,6 +217,7 @@ def draw(
                     lines += _draw_terms(axes, labelled, x, log)
                 if published and metric.endswith("_return"):
                     _draw_published(axes, task, curve=log)
+                    axes.legend(fontsize="small")
                 axes.set(xscale="log" if log else "linear")
                 # Some names are long.
                 axes.set_title(verbatim(metric), loc="left", fontsize="small")

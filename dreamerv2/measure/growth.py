@@ -34,15 +34,17 @@ def measure_growth(config: Config, shares: Sequence[float] = SHARES) -> list[dic
     Episodes are gray images and what belongs to them. All files are links to one: what is in them
     makes no difference, only how many they are.
     """
+    if not config.replay.capacity:
+        raise ValueError("replay.capacity: got 0, expected the agent steps of the largest replay")
     image = np.random.default_rng(0).integers(0, 256, (*config.render_size, 1), np.uint8)
     content = episode_file(image, EPISODE_STEPS)
     with tempfile.TemporaryDirectory() as root:
         first = Path(root) / "episode.npz"
         first.write_bytes(content)
         rows = []
-        for share in shares:
+        for index, share in enumerate(shares):
             episodes = max(1, int(config.replay.capacity * share) // EPISODE_STEPS)
-            folder = Path(root) / str(episodes)
+            folder = Path(root) / str(index)
             folder.mkdir()
             for number in range(episodes):
                 stamp = f"20260101T{number // 3600:02}{number // 60 % 60:02}{number % 60:02}"

@@ -1,15 +1,14 @@
 """How many agent steps per second an agent plays, by the number of environments at once."""
 
-import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from common.files import write_json
 from common.report.tables import number, table
 from common.seeds import derive_seed
+from dreamerv2.measure.apart import apart
 from dreamerv2.measure.timing import Job, machine
 
 WARM_UP = 20  # agent steps of each environment, the policy's compilation among them
@@ -27,16 +26,14 @@ def measure_rates(
     Returns:
         A dict per job: `size`, `precision`, and `steps_per_second` by number of environments.
     """
-    context = multiprocessing.get_context("spawn")
     results = []
     for job in jobs:
         rates: dict[int, float] = {}
         results.append({"size": job.size, "precision": job.precision, "steps_per_second": rates})
         for count in counts:
-            print(f"{job.size}, precision {job.precision}, {count} at once ...", flush=True)
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                measured = pool.submit(steps_per_second, job.config.flat, count, SECONDS)
-                rates[count] = measured.result()
+            what = f"{job.size}, precision {job.precision}, {count} at once"
+            print(f"{what} ...", flush=True)
+            rates[count] = apart(what, steps_per_second, job.config.flat, count, SECONDS)
             if path:
                 write_json(path, {"machine": machine(), "results": results})
     return results

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import platform
 import re
@@ -23,6 +22,7 @@ from common.config import Config
 from common.device import import_tensorflow
 from common.files import write_json
 from common.report.tables import table
+from dreamerv2.measure.apart import apart
 from dreamerv2.run.blocks import defaults, make_config
 
 SIZES = {"full": ("atari",), "small": ("atari", "small")}
@@ -75,11 +75,10 @@ def measure_all(
     against: a checkout of the author's code (see `author_folder`), which is timed after each job.
     """
     results = []
-    context = multiprocessing.get_context("spawn")
     for number, (size, precision, config) in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {size}, precision {precision} ...", flush=True)
-        with context.Pool(1) as pool:
-            results.append(pool.apply(measure, (size, config.flat)))
+        what = f"{size}, precision {precision}"
+        results.append(apart(what, measure, size, config.flat))
         if against:
             results[-1] |= measure_author(against, config, results[-1])
         if path:

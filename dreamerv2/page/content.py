@@ -102,7 +102,7 @@ def pictures(logdir: Path) -> list[Picture]:
         ("The newest film", films),
         ("The newest evaluation, as the agent sees it", _named(clips, "eval_policy")),
         ("Open loop: truth, model, error", _named(clips, "openl")),
-        ("What the latent uses", list((logdir / "latents").glob("usage_full.png"))),
+        ("What the latent uses", list((logdir / "latents").glob("usage.png"))),
     ]
     return [Picture(title, paths[-1]) for title, paths in groups if paths]
 

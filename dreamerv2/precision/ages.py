@@ -93,19 +93,25 @@ def verdict(content: Content) -> list[str]:
 def _against_noise(ages: Sequence[Audit], precision: str) -> str:
     """Where a precision is off by more than other noise, and by how much at most."""
     above: dict[str, list[tuple[float, int]]] = {}
+    broken: dict[str, int] = {}
     for age in ages:
         for module, error in age["precisions"][precision]["gradient_error"].items():
             noise = age["sampling_noise"][module]
-            if error is not None and noise and error > noise:
+            if error is None:
+                broken[module] = broken.get(module, 0) + 1
+            elif noise and error > noise:
                 above.setdefault(module, []).append((error / noise, age["agent_steps"]))
+    lost = [f"{module} at {count} of {len(ages)} ages" for module, count in broken.items()]
+    prefix = f"**no finite gradient** in {', '.join(lost)}; " if lost else ""
     if not above:
-        return "gradients are off by less than other noise in every module at every age"
+        where = "wherever they are finite" if lost else "in every module at every age"
+        return f"{prefix}gradients are off by less than other noise {where}"
     found = []
     for module, ratios in above.items():
         most, steps = max(ratios)
         worst = f"{number(most)} times at most, at agent step {steps:,}"
         found.append(f"{module} at {len(ratios)} of {len(ages)} ages ({worst})")
-    return "gradients are off by more than other noise in " + ", ".join(found)
+    return f"{prefix}gradients are off by more than other noise in {', '.join(found)}"
 
 
 def _underflow_lines(ages: Sequence[Audit]) -> list[str]:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from common.config import split_flags
 from common.device import setup_device, use_tensor_float_32
+from common.files import check_writable
 from common.log.metrics import read_metrics
 from common.nn.draws import Draws, Modes
 from dreamerv2.agent.pixels import ImageNormal
@@ -69,7 +70,13 @@ def audit(
     asked = [restore.read(logdir, steps) for steps in checkpoints] or [restore.read(logdir)]
     saved = [each._replace(config=each.config.update_flags(overrides)) for each in asked]
     for each in saved:
+        if each.meta.get("acting_only"):
+            raise ValueError(
+                f"--audit {logdir}: this agent can only act and dream; an audit needs a checkpoint "
+                "of a run"
+            )
         check(each.config, each.act_space, each.obs_space)
+    check_writable(logdir / "audit" / "report.json")
     shared: dict[str, Any] = {
         "command": command,
         "device": device.splitlines()[0].removeprefix("Device: "),
@@ -154,7 +161,8 @@ class Subject:
             arrays[f"{name}_opt/loss_scale/good_steps"] = np.int64(0)
         self.agent.load_state_dict(arrays)
         use_tensor_float_32(self._precision)
-        grads, outputs = self._update(self._tensors(batch), tf.constant(number, tf.int64))
+        draws = tf.constant(number, tf.int64)
+        grads, outputs = self._update(self._tensors(batch), draws, self._steps)
         return Result(*({k: v.numpy() for k, v in group.items()} for group in (grads, outputs)))
 
     def activations(self, batch: Arrays, reference: Arrays) -> Arrays:
@@ -169,11 +177,11 @@ class Subject:
         keys = [*self.agent.wm.input_keys, "action"]
         return {key: tf.constant(batch[key]) for key in keys}
 
-    def _run(self, batch, number):
+    def _run(self, batch, number, agent_steps):
         agent = self.agent
         draws = Draws([tf.cast(agent.config.seed, tf.int64), number])
         state = agent.wm.rssm.initial(tf.shape(batch["action"])[0])
-        update = agent.update(batch, state, self._steps, draws)
+        update = agent.update(batch, state, agent_steps, draws)
         model = agent.wm.named_variables()
         variables = {
             "model": [name for name, variable in model.items() if variable.trainable],

@@ -71,19 +71,27 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
     ]
     noise = content["sampling_noise"]
     for precision, found in content["precisions"].items():
-        errors = {k: v for k, v in found["gradient_error"].items() if v is not None}
-        above = [module for module, error in errors.items() if error > (noise[module] or 0)]
-        worst = max(errors, key=errors.__getitem__, default=None)
-        text = "no gradient was finite"
-        if worst:
-            text = (
-                f"gradients are off by up to {percent(errors[worst])} ({worst}); "
-                + (f"more than other noise in {', '.join(above)}" if above else "less than other")
-                + ("" if above else " noise changes them in every module")
-            )
-        lines.append(f"- **{precision}**: {text}.")
+        lines.append(f"- **{precision}**: {against_noise(found['gradient_error'], noise)}.")
         lines += scale_lines(found)
     return lines
+
+
+def against_noise(
+    gradient_error: Mapping[str, float | None], noise: Mapping[str, float | None]
+) -> str:
+    """Where a precision is off by more than other noise, and where it has no finite gradient."""
+    errors = {k: v for k, v in gradient_error.items() if v is not None}
+    if not errors:
+        return "no gradient was finite"
+    broken = [module for module in gradient_error if module not in errors]
+    above = [module for module, error in errors.items() if error > (noise[module] or 0)]
+    worst = max(errors, key=errors.__getitem__)
+    text = f"gradients are off by up to {percent(errors[worst])} ({worst}); "
+    if above:
+        text += f"more than other noise in {', '.join(above)}"
+    else:
+        text += f"less than other noise changes them in every {'other ' * bool(broken)}module"
+    return (f"**no finite gradient** in {', '.join(broken)}; " if broken else "") + text
 
 
 def played_lines(content: Mapping[str, Any]) -> list[str]:

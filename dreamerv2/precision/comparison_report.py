@@ -218,8 +218,9 @@ def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
     groups: dict[str, list[Run]] = {label: [] for label in summary["precisions"]}
     for label, run in zip(comparison.labels(runs), runs, strict=True):
         groups[label].append(run)
-    seeds = max(map(len, groups.values()))
-    each = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    counts = sorted({len(group) for group in groups.values()})
+    each = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
+    each += " seed" if counts == [1] else " seeds"
     shown = [_returns, _loss, _times]
     scaled = any(comparison.loss_scales(run) for run in runs)
     if scaled:

@@ -525,13 +525,8 @@ class Runner:
 
 
 def with_words(clip: Any) -> np.ndarray:
-    """An open-loop clip of `Agent.report`, float [T, 3 H, W, C], that says which row is what.
-
-    Those of other kinds of images, which no one can draw, stay as they are.
-    """
-    clip = np.asarray(clip)
-    if clip.ndim != 4 or clip.shape[-1] not in (1, 3):
-        return clip
+    """An open-loop clip of `Agent.report`, float [T, 3 H, W, C], that says which row is what."""
+    clip = video.showable(np.asarray(clip))
     return paint.name_rows(video.to_uint8(clip), ("truth", "model", "error"))
 
 

@@ -4,6 +4,7 @@ Each is `NAME.npz`, a checkpoint without what only training needs (moments, slow
 and `NAME.md`, the card that says how it was made and what it cannot do.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from common import checkpoint
 
 # Variables of the agent that acting, dreaming and films read, by the start of their names.
 ACTING = ("wm/", "behavior/actor/", "behavior/critic/", "expl/disag")
+# In the names of running statistics of pixels.
+STATISTICS = re.compile(r"/(pixels|bounds)_")
 
 
 def agents_dir() -> Path | None:
@@ -45,11 +48,15 @@ def write(
 ) -> None:
     """Writes an agent's variables and the description of its checkpoint, without the rest.
 
-    half: float16 instead of float32: half the size, rounded weights.
+    half: float16 instead of float32: half the size, rounded weights. Running statistics of pixels
+      stay as they are: they hold large counts, and differences of numbers that are nearly equal.
     """
     arrays = acting(variables)
     if half:
-        arrays = {name: value.astype(np.float16) for name, value in arrays.items()}
+        arrays = {
+            name: value if STATISTICS.search(name) else value.astype(np.float16)
+            for name, value in arrays.items()
+        }
     names = ("agent_steps", "updates", "config", "spaces", "action_names")
     kept = {name: meta.get(name) for name in names}
     # Where the run was is nobody else's business.
