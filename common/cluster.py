@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common.device import import_tensorflow
+from common.device import import_tensorflow, usable_cores
 
 # How long a worker waits for the others to come, and after how long it says so again.
 PATIENCE_SECONDS = 300.0
@@ -156,7 +156,7 @@ def split_cpu(count: int) -> None:
     Raises:
         ValueError: there are fewer cores; or TensorFlow computes already, when it is too late.
     """
-    tf, cores = import_tensorflow(), os.cpu_count() or 1
+    tf, cores = import_tensorflow(), usable_cores()
     if count > cores:
         raise ValueError(f"devices: {count} asked for, this machine has {cores} cores")
     part = tf.config.LogicalDeviceConfiguration()

@@ -180,17 +180,17 @@ def either(*kinds: Kind) -> Kind:
     return Kind(" or ".join(kind.expected for kind in kinds), convert, bounds=bounds)
 
 
-def sequence(element: Kind, length: int | None = None) -> Kind:
-    """A list or tuple of values of one kind; becomes a tuple."""
+def sequence(element: Kind, length: int | None = None, least: int = 0) -> Kind:
+    """A list or tuple of `length` values of one kind, or of at least `least`; becomes a tuple."""
 
     def convert(value):
         if not isinstance(value, list | tuple):
             raise TypeError
-        if length is not None and len(value) != length:
+        if len(value) < least or length is not None and len(value) != length:
             raise ValueError
         return tuple(map(element.convert, value))
 
-    count = "" if length is None else f"{length} "
+    count = f"{length} " if length is not None else f"at least {least} " if least else ""
     expected = f"a list of {count}values, each {element.expected}"
     return Kind(expected, convert, element=element, bounds=element.bounds)
 
@@ -367,6 +367,8 @@ class Config(Mapping):
             keys = [key for key in self._flat if re.fullmatch(name, key)]
         except re.error as error:
             raise ConfigError(f"{name} is not a regular expression: {error}") from None
+        if not keys and name.rpartition(".")[0] in self._open_maps:
+            return [name]  # a name with a slash or a space
         if not keys:
             raise ConfigError(self._unknown(name))
         return keys

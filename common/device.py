@@ -77,7 +77,7 @@ def setup_device(precision: int | str = 32) -> str:
         if not tf.config.experimental.get_memory_growth(gpu):
             tf.config.experimental.set_memory_growth(gpu, True)
     gpu = gpu_name()
-    device = f"GPU {gpu}" if gpu else f"CPU with {os.cpu_count()} cores"
+    device = f"GPU {gpu}" if gpu else f"CPU with {usable_cores()} cores"
     versions = f"TensorFlow {tf.__version__}, NumPy {np.__version__}"
     text = f"Device: {device} | {versions}, Python {platform.python_version()}"
     if not gpus and NVIDIA_GPU.exists() and "CUDA_VISIBLE_DEVICES" not in os.environ:
@@ -93,6 +93,14 @@ def setup_device(precision: int | str = 32) -> str:
     if precision == "tf32" and not gpus:
         text += "\nNote: tf32 is a way of GPUs to multiply; on a CPU it is the same as 32."
     return text
+
+
+def processor() -> str:
+    """The name of the processor of this machine."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def gpu_name() -> str:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
+from common.data.spaces import OneHot
 from common.nn.draws import Draws, Modes
 from dreamerv2.agent.agent import Agent
 
@@ -454,6 +455,21 @@ def test_the_report_shows_truth_model_and_error_of_six_sequences_side_by_side():
 def test_without_images_there_is_nothing_to_show():
     agent = tiny.agent()
     assert agent.report(tiny.batch(agent, steps=6)) == {}
+
+
+def test_batches_of_any_sizes_can_be_learned_and_reported_one_after_the_other():
+    agent = tiny.agent({"image": tiny.IMAGE, "vector": tiny.VECTOR}, jit=True)
+    for rows, steps in ((2, 3), (3, 3), (2, 4)):
+        batch = tiny.batch(agent, rows, steps)
+        _, metrics = agent.train(batch, None, 0)
+        assert np.isfinite(float(metrics["model_loss"]))
+        assert agent.report(batch)["openl_image"].shape == (steps, 192, 64 * rows, 1)
+
+
+def test_one_action_has_a_share_of_entropy():
+    agent = tiny.agent(act_space=OneHot(1))
+    _, metrics = agent.train(tiny.batch(agent), None, 0)
+    assert float(metrics["actor_ent_fraction"]) == 0
 
 
 def test_a_report_of_a_few_rows_is_all_context():

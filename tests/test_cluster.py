@@ -1,7 +1,6 @@
 """TF_CONFIG and `devices`: what is understood, and what is said of the rest."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from common import cluster
 from common.cluster import Cluster, from_tf_config, meet
+from common.device import usable_cores
 from dreamerv2 import train
 
 
@@ -72,13 +72,13 @@ def test_a_batch_that_cannot_be_split_is_one_line(tmp_path, capsys, monkeypatch)
 
 
 def test_more_devices_than_there_are_is_one_line(tmp_path, capsys):
-    cores = os.cpu_count()
+    cores = usable_cores()
     message = f"devices: {cores + 1} asked for, this machine has {cores} cores"
     split_mistake(["--devices", str(cores + 1)], message, tmp_path, capsys)
 
 
 def test_a_cpu_that_computes_already_is_not_split(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(cluster, "usable_cores", lambda: 4)
     tf.zeros([])
     with pytest.raises(ValueError, match="devices: 2 asked for, but this process computes on one"):
         cluster.count_devices(2)
@@ -86,10 +86,9 @@ def test_a_cpu_that_computes_already_is_not_split(monkeypatch):
 
 def test_a_cpu_is_split_into_devices_that_share_its_cores():
     script = """
-import os
 import tensorflow as tf
 from common import cluster
-os.cpu_count = lambda: 6
+cluster.usable_cores = lambda: 6
 print(*(cluster.count_devices(count) for count in ("all", 2, "all")))
 strategy = cluster.make_strategy("CPU", 2)
 print(len(strategy.extended.worker_devices), len(tf.config.list_logical_devices("CPU")))

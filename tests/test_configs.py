@@ -339,6 +339,8 @@ def test_every_number_has_bounds():
         ("--actor.min_std .inf", "actor.min_std: inf is not accepted"),
         ("--kl.free .nan", "kl.free: nan is not accepted"),
         ("--configs", "--configs has no value"),
+        ("--critic.dist binary", "critic.dist: 'binary' is not accepted; expected mse or normal"),
+        ("--encoder.cnn_kernels []", "encoder.cnn_kernels: .* a list of at least 1 values"),
         ("--seed 9223372036854775808", "seed: .* from 0 to 2147483647"),
         (f"--seed 1{'0' * 400}", r"seed: 1000.*\.\.\..* from 0 to 2147483647"),
         ("--rssm &a{act:&a}", "rssm"),
@@ -349,6 +351,12 @@ def test_nonsense_is_one_line_before_anything_is_built(flags, message):
     with pytest.raises(ConfigError, match=message) as error:
         blocks.parse_args(["--logdir", "a", *flags.split()])
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("key", ["walker/pos", "agent position", "a:b"])
+def test_the_loss_of_an_observation_of_any_name_can_be_scaled(key):
+    config = blocks.parse_args(["--logdir", "a", f"--loss_scales.{key}", "7"]).config
+    assert config.loss_scales[key] == 7
 
 
 def test_a_yaml_file_that_refers_to_itself_is_refused(tmp_path):
@@ -362,6 +370,7 @@ def test_a_yaml_file_that_refers_to_itself_is_refused(tmp_path):
     ("changes", "message"),
     [
         ({"actor.dist": "trunc_normal"}, "actor.dist: trunc_normal does not fit the discrete"),
+        ({"reward_head.dist": "binary", "actor_grad": "both"}, "reward_head.dist: binary does not"),
         ({"time_limit": 20}, "time_limit: 20 cuts every episode below replay.minlen 50"),
         ({"replay.maxlen": 20}, "replay.maxlen: 20 is below replay.minlen 50"),
         ({"rssm.stoch": 100_000, "rssm.discrete": 1000}, r"rssm: layers of stoch .* [\d,]+ GiB"),

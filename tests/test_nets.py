@@ -485,6 +485,13 @@ def test_pixels_that_change_rarely_count_more():
     assert image[9, 9, 0] == pytest.approx(-0.4) and errors[1] > 1.5 * errors[0] > 0
 
 
+@pytest.mark.parametrize("second", [tiny.IMAGE, tiny.VECTOR])
+def test_two_observations_whose_layers_would_have_one_name_are_refused(second):
+    settings = {"decoder__image_net": "mlp", "decoder__image_scales": 2}
+    with pytest.raises(ValueError, match="two layers have the name dense_image_2; rename"):
+        tiny.agent({"image": tiny.IMAGE, "image_2": second}, **settings)
+
+
 def test_squares_that_do_not_tile_an_image_are_refused_by_name():
     config = tiny.config(**{"encoder__image_net": "mlp"}).update({"encoder.image_scales": 4})
     with pytest.raises(ValueError, match=r"encoder.image_scales: got 4.* image, which is 12x8"):

@@ -85,6 +85,15 @@ def test_the_loss_is_the_sum_of_its_parts_times_their_scales(discrete):
     np.testing.assert_allclose(parts["kl"], np.mean(result.kl), rtol=1e-5)
 
 
+@pytest.mark.parametrize("precision", [32, 16, "bfloat16"])
+def test_a_vector_of_bytes_can_be_learned_at_every_precision(precision):
+    ram = gymnasium.spaces.Box(0, 255, (6,), np.uint8)
+    agent = tiny.agent({"ram": ram}, precision=precision)
+    data = agent.wm.preprocess(tiny.tensors(tiny.batch(agent)))
+    assert data["ram"].dtype == tf.float32
+    assert np.isfinite(agent.wm.loss(data, None, Modes()).loss)
+
+
 def test_the_scales_of_the_loss_follow_schedules_over_agent_steps():
     agent = tiny.agent(OBS, loss_scales__kl="linear(0,2,100)")
     data = prepared(agent)

@@ -14,6 +14,8 @@ import tensorflow as tf
 class Draws:
     """Counter-based random numbers: a pure function of the seed and of the order of the calls.
 
+    XLA draws other floats from a seed than TensorFlow does.
+
     Args:
         seed: int32 or int64 tensor or pair `[2]`, e.g. (run seed, update number).
     """

@@ -89,7 +89,8 @@ class Agent(Module):
             options = {"autograph": False, "reduce_retracing": True}
             self._train = tf.function(self._train, jit_compile=config.xla, **options)
             self._policy = tf.function(self._policy, jit_compile=config.xla, **options)
-            self._report = tf.function(self._report, **options)
+            # It reads the sizes of its batch: each has a graph of its own.
+            self._report = tf.function(self._report, autograph=False)
 
     # Acting
 

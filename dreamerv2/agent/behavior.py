@@ -28,7 +28,8 @@ Metrics = dict[str, tf.Tensor]
 
 
 class RewardNorm(Module):
-    """Divides rewards by a running mean of their magnitude; momentum 1 keeps the initial 1.
+    """Divides rewards by a running mean of their magnitude; momentum 1 leaves it as it is, 1
+    in a new run.
 
     A magnitude that is not finite, of an update that is skipped, leaves the mean as it is.
     """
@@ -64,11 +65,7 @@ class Learned(NamedTuple):
 
 
 class Behavior(Module):
-    """A policy and two critics.
-
-    Raises:
-        ValueError: an unknown gradient estimator, or one that the action space does not allow.
-    """
+    """A policy and two critics."""
 
     def __init__(
         self, config, feat_size: int, act_space: gymnasium.spaces.Box, precision: Precision, rng
@@ -83,7 +80,7 @@ class Behavior(Module):
             self.actor_grad = "reinforce" if discrete else "dynamics"
         # That of the uniform distribution, over [-1, 1] where actions are continuous.
         size = act_space.shape[0]
-        self._max_entropy = float(np.log(size) if discrete else size * np.log(2))
+        self._max_entropy = float(np.log(size) if discrete else size * np.log(2)) or 1.0
         norm_dtype = precision.dtype("layernorm")
         actor = config.actor.update({"dist": dist})
         shape = act_space.shape

@@ -198,6 +198,13 @@ class Decoder(Stack):
             for n in self._scales:
                 pixels = height // n * (width // n) * channels
                 self.layers[_dense_name(key, n)] = Dense(self.size, pixels, self._dtype, rng)
+        names = [_dense_name(key, n) for key in self._flat for n in self._scales]
+        names += [f"dense_{key}" for key in self._mlp]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(
+                f"decoder.image_scales: two layers have the name {twice}; rename an observation"
+            )
         for key, shape in self._mlp.items():
             self.layers[f"dense_{key}"] = DistLayer(self.size, shape, "mse", self._dtype, rng)
         self._convs = len(config.cnn_kernels) if self._cnn and not self._flat else 0

@@ -122,8 +122,7 @@ class RSSM(Module):
         """Outputs of a statistics layer, `[..., K*C]` or `[..., 2*S]`, in float32."""
         out = tf.cast(out, tf.float32)
         if self._classes:
-            shape = [-1 if n is None else n for n in out.shape[:-1]]
-            return {"logit": tf.reshape(out, [*shape, *self.stoch_shape])}
+            return {"logit": tf.reshape(out, [*leading(out, 1), *self.stoch_shape])}
         mean, std = tf.split(out, 2, -1)
         return {"mean": mean, "std": self._std_act(std) + self._min_std}
 

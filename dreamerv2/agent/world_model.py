@@ -89,11 +89,13 @@ class WorldModel(Module):
         return list(dict.fromkeys(keys))
 
     def normalize(self, obs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Images to [-0.5, 0.5] in the compute dtype, other numbers to float32."""
+        """Bytes to [-0.5, 0.5], images in the compute dtype; other numbers to float32."""
 
         def convert(value):
             if value.dtype == tf.uint8:
-                return tf.cast(value, self._precision.compute) / 255 - 0.5
+                is_image = value.shape.rank > 3  # [B, H, W, C] or [B, T, H, W, C]
+                dtype = self._precision.compute if is_image else tf.float32
+                return tf.cast(value, dtype) / 255 - 0.5
             return value if value.dtype == tf.bool else tf.cast(value, tf.float32)
 
         return {key: convert(value) for key, value in obs.items()}

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import platform
 import re
 import resource
 import statistics
@@ -19,7 +18,7 @@ import numpy as np
 
 from common import config as cfg
 from common.config import Config
-from common.device import import_tensorflow
+from common.device import gpu_name, import_tensorflow, processor
 from common.files import write_json
 from common.report.tables import table
 from dreamerv2.measure.apart import apart
@@ -138,16 +137,9 @@ def measure_author(path: Path, config: Config, ours: Mapping[str, Any]) -> dict[
 
 def machine() -> str:
     """Processor, cores and TensorFlow, for the head of a table."""
-    tf = import_tensorflow()
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    gpus = tf.config.list_physical_devices("GPU")
-    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
-    gpu = f", {details.get('device_name', 'GPU')}" if gpus else ""
-    return f"{name}, {os.cpu_count()} cores{gpu}, TensorFlow {tf.__version__}"
+    tensorflow = f"TensorFlow {import_tensorflow().__version__}"
+    parts = [processor(), f"{os.cpu_count()} cores", gpu_name(), tensorflow]
+    return ", ".join(filter(None, parts))
 
 
 def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ def check(config: Config, act_space: Any, obs_space: Mapping[str, Any]) -> None:
     """ConfigError for values that cannot work together; the message names the keys."""
     _check_lengths(config)
     _check_actor(config, act_space)
+    _check_reward_head(config, act_space)
     _check_memory(config, act_space, obs_space)
 
 
@@ -56,6 +57,17 @@ def _check_actor(config: Config, act_space: Any) -> None:
         raise ConfigError(
             f"actor.dist: {config.actor.dist} does not fit the {kind} actions of this "
             f"environment; expected {' or '.join(fitting)}"
+        )
+
+
+def _check_reward_head(config: Config, act_space: Any) -> None:
+    """The mode of a Bernoulli is 0 or 1, and has no gradient."""
+    grad = config.actor_grad
+    dynamics = grad in ("dynamics", "both") or grad == "auto" and not is_discrete(act_space)
+    if config.reward_head.dist == "binary" and dynamics:
+        raise ConfigError(
+            f"reward_head.dist: binary does not go with actor_grad {grad}, which needs the "
+            "gradient of the predicted reward; expected mse or normal"
         )
 
 

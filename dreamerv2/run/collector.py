@@ -86,7 +86,8 @@ class Collector:
         driver.reset()
 
     def _make_driver(self, mode: str, played: Sequence[Any], envs: Sequence[Env]) -> Driver:
-        half = self._config.precision == 16
+        precisions = (v for k, v in self._config.flat.items() if k.startswith("precision"))
+        half = 16 in precisions  # of all, or of a module
         check = RowCheck(envs[0].obs_space, stored_dtype, half, self._show)
         driver = Driver(played, check)
         driver.on_bad_episode(functools.partial(self._drop_episode, mode))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import common
-from common.device import gpu_name
+from common.device import gpu_name, processor
 
 FILE = "starts.jsonl"
 PACKAGES = ("tensorflow", "numpy", "gymnasium")
@@ -56,7 +56,7 @@ def _start(line: str) -> Start | None:
 
 def machine() -> str:
     """This machine: GPU, if TensorFlow can use one, processor, cores and system."""
-    parts = [gpu_name(), _processor(), f"{os.cpu_count()} cores", platform.system()]
+    parts = [gpu_name(), processor(), f"{os.cpu_count()} cores", platform.system()]
     return ", ".join(filter(None, parts))
 
 
@@ -69,10 +69,3 @@ def versions() -> str:
 def _version(package: str) -> str:
     """TensorFlow may have come under another name, such as tensorflow-cpu."""
     return str(getattr(importlib.import_module(package), "__version__", "unknown"))
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
