@@ -183,7 +183,7 @@ def false_alarm_rate(
     """How often an interval excludes zero although both sides are the same.
 
     Measured on normally distributed values of `runs` runs on each side. Percentile intervals of few
-    runs are too narrow: unpaired, with 3 the rate is 15 % where 5 % is promised, with 5 it is 6 %.
+    runs are too narrow: unpaired, with 3 the rate is 14 % where 5 % is promised, with 5 it is 6 %.
     """
     rng = np.random.default_rng(seed)
     alarms = 0
