@@ -1,6 +1,7 @@
 """Reports of several agents beside each other: cells by hand, and the command."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,15 @@ def test_the_command_writes_tables_and_a_picture(tmp_path, capsys):
         "full",
         "discretised",
     ]
+
+
+def test_a_run_counts_once_and_the_folder_at_hand_has_its_name(tmp_path, monkeypatch):
+    (tmp_path / "here" / "latents").mkdir(parents=True)
+    (tmp_path / "here" / "latents" / "report.json").write_text(json.dumps(report()))
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    assert list(claims.read([Path("."), Path("../here")])) == ["here"]
+    assert list(claims.read([Path("../link")])) == ["link"]
 
 
 def test_a_variable_that_never_changes_has_a_dash_and_no_bar(tmp_path):

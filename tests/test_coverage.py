@@ -107,6 +107,13 @@ def test_shares_are_of_the_cells_that_there_are(tmp_path, capsys):
     assert f"{100 * mean:.3g} [12.5, 25] % of 8 cells" in capsys.readouterr().out
 
 
+def test_a_run_named_twice_counts_once(tmp_path, capsys):
+    logdir = run(tmp_path / "a", [[0, 1], [2, 3]], "Random")
+    out = ["--out", str(tmp_path / "a.png")]
+    assert command.main(["--logdirs", str(logdir), f"{logdir}/../a", *out]) == 0
+    assert "| Random | 1 " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

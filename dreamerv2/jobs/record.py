@@ -71,7 +71,7 @@ def read_run(logdir: Path, planned: Config | None = None) -> Run:
         status = "finished"
     device = [line for line in log if line.startswith("Device: ")]
     return Run(
-        name=logdir.resolve().name,
+        name=logdir.name or logdir.resolve().name,
         config=config,
         status=status,
         error=error,

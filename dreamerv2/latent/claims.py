@@ -51,7 +51,7 @@ def write(directory: Path, reports: Reports, command: str) -> str:
 def read(runs: Sequence[Path]) -> dict[str, Report]:
     """The reports of runs by their directories' names; ValueError where one has none."""
     found: dict[str, Report] = {}
-    for run in dict.fromkeys(run.resolve() for run in runs):
+    for run in {run.resolve(): run for run in runs}.values():
         path = run / "latents" / "report.json"
         if not path.exists():
             make = f"python -m dreamerv2.latents --logdir {run}"
@@ -61,7 +61,8 @@ def read(runs: Sequence[Path]) -> dict[str, Report]:
             report["run"]["task"]
         except (ValueError, TypeError, KeyError):
             raise ValueError(f"{path} is no report of latents") from None
-        name = run.name if run.name not in found else str(run)
+        name = run.name or run.resolve().name
+        name = name if name not in found else str(run)
         found[name] = report
     return found
 
