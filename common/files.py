@@ -70,6 +70,17 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def close_last_line(path: str | os.PathLike) -> None:
+    """Ends a text file with a newline, where a killed process or a full disk left half a line."""
+    path = Path(path)
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that is being written, or was left half written."""
     return bool(_TEMPORARY.fullmatch(name))

@@ -85,6 +85,7 @@ def test_half_a_line_of_starts_costs_no_other(tmp_path):
         file.write('{"agent_steps": 500, "mach')
     starts.note(tmp_path, 900)
     assert [start.agent_steps for start in starts.read(tmp_path)] == [0, 900]
+    assert len((tmp_path / starts.FILE).read_text().splitlines()) == 3
 
 
 def test_the_page_of_an_older_run_names_its_own_machine(logdir):

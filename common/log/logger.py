@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from common.files import close_last_line
 from common.log import video
 from common.when import EverySeconds
 
@@ -223,8 +224,7 @@ class JSONLOutput:
     def __init__(self, directory: str | Path):
         self._path = Path(directory) / "metrics.jsonl"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists() and not _ends_with_newline(self._path):
-            self._append("\n")
+        close_last_line(self._path)
 
     def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
         if not scalars:
@@ -264,13 +264,6 @@ def compact(value: float) -> str:
     if math.isfinite(value) and (value == int(value) or abs(value) >= 1000):
         return f"{value:,.0f}"
     return f"{value:.3g}"
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 1))
-        return file.read() in (b"", b"\n")
 
 
 def warn_of_gif(name: str, error: Exception) -> None:

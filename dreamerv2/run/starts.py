@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import common
 from common.device import gpu_name, processor
+from common.files import close_last_line
 
 FILE = "starts.jsonl"
 PACKAGES = ("tensorflow", "numpy", "gymnasium")
@@ -27,10 +28,9 @@ def note(logdir: Path, agent_steps: int) -> None:
     """Appends a start on this machine; OSError where the file cannot be written."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     start = Start(agent_steps, machine(), versions())
-    # After the half of a line that a full disk left, the next one begins anew.
-    line = "\n" + json.dumps({"time": now, **start._asdict()})
+    close_last_line(logdir / FILE)
     with (logdir / FILE).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+        file.write(json.dumps({"time": now, **start._asdict()}) + "\n")
 
 
 def read(logdir: Path) -> list[Start]:
