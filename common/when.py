@@ -29,11 +29,13 @@ class Every:
         return False
 
     def state(self) -> dict[str, int | float | None]:
-        """What a fresh clock of the same interval needs to go on; fit for JSON."""
-        return {"last": self._last}
+        """What a fresh clock needs to go on; fit for JSON."""
+        return {"last": self._last, "steps": self._steps}
 
     def load_state(self, state: dict[str, int | float | None]) -> None:
-        self._last = state["last"]
+        """A clock of another interval begins anew: what it would have missed is not due."""
+        same = state.get("steps", self._steps) == self._steps
+        self._last = state["last"] if same else None
 
 
 class EverySeconds:

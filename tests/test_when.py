@@ -10,6 +10,16 @@ def test_every_is_due_on_the_first_call_and_then_once_per_interval():
     assert [step for step in range(3, 16) if every(step)] == [3, 7, 11, 15]
 
 
+def test_a_clock_of_another_interval_begins_anew():
+    slow, fast = Every(1000), Every(1)
+    assert slow(10) and not slow(500)
+    fast.load_state(slow.state())
+    assert [fast(500), fast(500), fast(501)] == [True, False, True]
+    older = Every(1000)
+    older.load_state({"last": 10})  # as versions before wrote it
+    assert not older(500) and older(1010)
+
+
 def test_every_catches_up_one_at_a_time():
     every = Every(10)
     assert every(0)
