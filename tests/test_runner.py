@@ -850,7 +850,7 @@ def test_what_a_killed_writer_left_is_swept_at_the_start(tmp_path):
         ".config.yaml.tmp",
         "videos/.a.gif.0.tmp",
     ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"half of it")
     make(tmp_path)
     assert list(tmp_path.rglob("*.tmp")) == []

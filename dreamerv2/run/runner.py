@@ -33,6 +33,7 @@ from dreamerv2.run.team import Alone
 
 # Random steps beyond `prefill` in which one episode at least must be long enough for replay.
 PREFILL_PATIENCE = 10_000
+WRITTEN = ("checkpoints", "train_episodes", "eval_episodes", "videos")  # folders of a run
 NOT_SAVED = "worker 0 is the one that saves"
 
 
@@ -141,8 +142,9 @@ class Runner:
                 raise RunError(
                     f"the latest checkpoint does not describe its run ({text})"
                 ) from error
-        for name in ("", "checkpoints", "train_episodes", "eval_episodes", "videos"):
-            sweep_temporary(self._folder / name)
+        parts = [self._folder / name for name in WRITTEN]
+        for part in [self._folder, *parts, *self._folder.glob("failure/*")]:
+            sweep_temporary(part)
         if self._team.leads:
             config.save(self._logdir / "config.yaml")
         self._progress.begin(self.step, self.updates, self._logger.seconds)
