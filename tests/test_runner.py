@@ -849,6 +849,7 @@ def test_what_a_killed_writer_left_is_swept_at_the_start(tmp_path):
         "checkpoints/.000000000500.npz.00ff.tmp",
         ".config.yaml.tmp",
         "videos/.a.gif.0.tmp",
+        "failure/000000000041/.batch.npz.0.tmp",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"half of it")
