@@ -75,8 +75,8 @@ def measure_all(
     """
     results = []
     for number, (size, precision, config) in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {size}, precision {precision} ...", flush=True)
         what = f"{size}, precision {precision}"
+        print(f"[{number}/{len(jobs)}] {what} ...", flush=True)
         results.append(apart(what, measure, size, config.flat))
         if against:
             results[-1] |= measure_author(against, config, results[-1])
