@@ -1,16 +1,19 @@
 """Compare precisions: which one to use, from runs with several seeds each, or inside one update.
 
     python -m dreamerv2.compare --logdir DIR [--precisions 32 16 bfloat16] [--seeds 0 1 2]
-                                [--jobs 1 | --ray HOST:PORT|auto|local] [any flag of train]
-    python -m dreamerv2.compare --logdir DIR --runs RUN [RUN ...]
+                                [--greedy N] [--jobs 1 | --ray HOST:PORT|auto|local]
+                                [any flag of train]
+    python -m dreamerv2.compare --logdir DIR --runs RUN [RUN ...] [--greedy N]
     python -m dreamerv2.compare --audit RUN [--checkpoints N ...] [--play N] [--updates 20]
                                 [--precisions 16 bfloat16] [any flag of train]
 
 The first form trains each precision with each seed in DIR/PRECISION-SEED; what a run prints goes to
 DIR/PRECISION-SEED.log. The same command goes on where it was stopped, and tries again what failed.
 With --ray a Ray cluster makes the runs (docs/sweep.md); its nodes must share DIR. The second form
-takes runs that exist. Both write DIR/report.md, .png and .json. The third compares activations and
-gradients with those of float32, on the weights and episodes of a run, and writes
+takes runs that exist. Both write DIR/report.md, .png and .json. With --greedy each finished run
+plays N games with its most likely actions, the same games for all; they stand in RUN/greedy.json,
+and precisions are judged by them instead of the last training episodes. The third compares
+activations and gradients with those of float32, on the weights and episodes of a run, and writes
 RUN/audit/report.md, .png and .json. With several checkpoints it does so for each and compares them:
 how a precision does while the agent learns. Train keeps them with --keep_checkpoints. With --play
 each checkpoint's agent first plays N agent steps for its audit, instead of the run's episodes.
@@ -46,17 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             from dreamerv2.jobs import record
             from dreamerv2.precision import comparison, trainer
 
+            greedy = args.greedy or 0
             if args.runs:
                 runs = [record.read_run(run) for run in dict.fromkeys(args.runs)]
                 comparison.check_seeds(runs)
-                return trainer.report(args.logdir, runs, command)
+                return trainer.report(args.logdir, runs, command, greedy)
             limit = None if args.ray else args.jobs or 1
             precisions, seeds = args.precisions or COMPARED, args.seeds or (0, 1, 2)
             jobs = trainer.make_jobs(args.logdir, precisions, seeds, flags, limit or 1)
             start = stack.enter_context(places.starter(args))
             args.logdir.mkdir(parents=True, exist_ok=True)
         with one_line_errors(OSError):
-            return trainer.Trainer(args.logdir, jobs, limit, command, start).make()
+            return trainer.Trainer(args.logdir, jobs, limit, command, start, greedy).make()
 
 
 def _audit(args: argparse.Namespace, flags: Sequence[str], command: str) -> int:
@@ -81,6 +85,12 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seeds", nargs="+", type=at_least(0))
     parser.add_argument("--jobs", type=at_least(1), help="runs at the same time; None: 1")
     parser.add_argument("--runs", nargs="+", type=directory, metavar="RUN")
+    parser.add_argument(
+        "--greedy",
+        type=at_least(1),
+        metavar="N",
+        help="games that each finished run plays with its most likely actions; None: none",
+    )
     parser.add_argument("--audit", type=directory, metavar="RUN")
     parser.add_argument(
         "--checkpoints",
@@ -114,7 +124,7 @@ def _check(args: argparse.Namespace, flags: Sequence[str]) -> None:
     if args.runs and flags:
         raise ValueError(f"--runs takes runs as they are: {flags[0]} does not go with it")
     _refuse(args, "runs", ("seeds", "precisions", *MAKING))
-    _refuse(args, "audit", ("logdir", "seeds", *MAKING))
+    _refuse(args, "audit", ("logdir", "seeds", "greedy", *MAKING))
     for name in ("checkpoints", "play", "updates"):
         if getattr(args, name) and not args.audit:
             raise ValueError(f"--{name} goes with --audit alone")

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import saved
 from PIL import Image
 
 from common.config import ConfigError
@@ -16,10 +17,10 @@ from common.data.replay import machine_memory
 from common.log.metrics import read_metrics
 from common.report.figures import COLORS, figure
 from common.report.stats import false_alarm_rate
-from dreamerv2 import compare
+from dreamerv2 import compare, evaluate
 from dreamerv2.jobs import record
 from dreamerv2.jobs.job import Job
-from dreamerv2.precision import comparison, comparison_report, trainer
+from dreamerv2.precision import comparison, comparison_report, games, trainer
 from dreamerv2.run import blocks
 
 STEPS = 1000
@@ -187,9 +188,9 @@ def change(settings, seed):
 def test_the_report_has_the_promised_keys_and_counts(tmp_path):
     runs = three_seeds(tmp_path, p32={}, p16={"seconds": 1.0})
     content = comparison_report.write(tmp_path, runs, "the command")
-    saved = json.loads((tmp_path / "report.json").read_text())
-    assert saved == content
-    group = saved["precisions"]["16"]
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written == content
+    group = written["precisions"]["16"]
     assert len(group["runs"]) == 3
     assert group["final_return"].keys() == {"iqm", "low", "high"}
     assert group["final_return"]["low"] < group["final_return"]["iqm"]
@@ -198,7 +199,7 @@ def test_the_report_has_the_promised_keys_and_counts(tmp_path):
     assert group["peak_memory_gib"] == pytest.approx(2.0)
     assert group["checkpoint_bytes"] == 123
     assert group["skipped_updates"] == group["nonfinite_gradient_norms"] == 3 * 4
-    assert saved["precisions"]["32"]["skipped_updates"] == 0
+    assert written["precisions"]["32"]["skipped_updates"] == 0
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# Precision on atari_breakout: use 32\n\n**Use `--precision 32` on ")
@@ -291,6 +292,105 @@ def test_the_rate_of_false_alarms_is_that_of_the_runs_that_are_compared(tmp_path
     assert comparison.summarize(apart)["false_alarm_rate"] == false_alarm_rate(4, False)
 
 
+# Greedy games
+
+
+def note_games(run, returns, checkpoint=STEPS):
+    """As if the run had played."""
+    content = {"checkpoint": f"{checkpoint:012d}", "seed": games.SEED, "returns": returns}
+    (run.logdir / games.FILE).write_text(json.dumps({**content, "lengths": [9] * len(returns)}))
+    return run
+
+
+def test_where_all_runs_have_played_greedy_games_they_decide(tmp_path):
+    runs = three_seeds(tmp_path, p32={}, p16={"seconds": 0.2})
+    content = comparison_report.write(tmp_path, runs, "the command")
+    assert content["judged_by"] == "final_return" and content["recommended"] == "16"
+    assert "greedy return" not in comparison_report.markdown(content).split("## How to")[0]
+    for run, level in zip(runs, (5, 6, 7, 2, 3, 5), strict=True):
+        note_games(run, [level - 1.0, level + 1.0])
+    content = comparison_report.write(tmp_path, runs, "the command")
+    assert content["judged_by"] == "greedy_return" and content["recommended"] == "32"
+    found = content["differences"]["16"]["returns"]["greedy_return"]
+    assert found["pairs"] == 3 and found["called"]
+    assert found["iqm"] == pytest.approx(-0.25 * 3 - 0.5 * 3 - 0.25 * 2, abs=0.26)
+    text = (tmp_path / "report.md").read_text()
+    assert "greedy return -2.83 [-3, -2], significant" in text
+    assert content["precisions"]["16"]["runs"][0]["greedy"]["returns"] == [1.0, 3.0]
+    assert "| 2 [1, 3] " in text
+
+
+def test_one_run_without_games_leaves_the_decision_to_training(tmp_path):
+    runs = three_seeds(tmp_path, p32={}, p16={})
+    for run in runs[1:]:
+        note_games(run, [1.0])
+    content = comparison.summarize(runs)
+    assert content["judged_by"] == "final_return"
+    assert content["differences"]["16"]["returns"]["greedy_return"]["pairs"] == 0
+    assert comparison_report.shown_measures(content)[-1] == "greedy_return"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "7", '{"seed": 1000}', '{"checkpoint": "000000001000", "seed": 1000}'),
+        '{"checkpoint": "000000001000", "seed": 1000, "returns": ["many"]}',
+        '{"checkpoint": "000000001000", "seed": 1000, "returns": 7}',
+        '{"checkpoint": "000000000900", "seed": 1000, "returns": [7]}',  # of a younger agent
+        '{"checkpoint": "000000001000", "seed": 1, "returns": [7]}',  # other games
+    ],
+)
+def test_games_of_another_checkpoint_or_seed_and_damaged_notes_do_not_count(tmp_path, text):
+    run = read(tmp_path)
+    (run.logdir / games.FILE).write_text(text)
+    assert games.returns(run) == [] and games.summary(run) is None
+    note_games(run, [7.0])
+    assert games.returns(run) == [7.0]
+    assert games.summary(run)["low"] is None  # one game has no interval
+
+
+def playing_run(logdir, **overrides):
+    """A finished run whose agent can play."""
+    agent = saved.save(logdir, agent_steps=STEPS, steps=STEPS, **overrides)
+    agent.config.save(logdir / "config.yaml")
+    return record.read_run(logdir)
+
+
+def test_each_finished_run_plays_the_games_that_evaluate_plays_and_plays_them_once(
+    tmp_path, capsys, monkeypatch
+):
+    runs = [playing_run(tmp_path / "32-0"), read(tmp_path, precision=16, steps=500)]
+    assert trainer.report(tmp_path / "out", runs, "the command", greedy=2) == 0
+    assert "[1/1] 32-0: mean return" in capsys.readouterr().out
+    words = ["--logdir", str(tmp_path / "32-0"), "--episodes", "2", "--mode", "eval"]
+    words += ["--seed", str(games.SEED), "--json", str(tmp_path / "evaluate.json")]
+    assert evaluate.main(words) == 0
+    played = json.loads((tmp_path / "evaluate.json").read_text())["greedy"]
+    note = json.loads((tmp_path / "32-0" / games.FILE).read_text())
+    assert note["returns"] == played["returns"] and note["lengths"] == played["lengths"]
+    monkeypatch.setattr(games, "_play", None)
+    trainer.report(tmp_path / "out", runs, "the command", greedy=2)
+    trainer.report(tmp_path / "out", runs, "the command", greedy=1)
+    assert not (tmp_path / "16-0" / games.FILE).exists()  # not finished
+
+
+def test_a_run_that_cannot_play_is_told_of_and_the_report_is_written(tmp_path, capsys):
+    good, bad = playing_run(tmp_path / "32-0"), read(tmp_path, precision=16)
+    assert trainer.report(tmp_path / "out", [bad, good], "the command", greedy=1) == 0
+    assert "warning: 16-0 has no greedy games: " in capsys.readouterr().err
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    rows = {name: group["runs"][0]["greedy"] for name, group in content["precisions"].items()}
+    assert rows["16"] is None and rows["32"]["games"] == 1
+
+
+def test_a_comparison_that_is_stopped_plays_no_games(tmp_path, monkeypatch):
+    monkeypatch.setattr(games, "_play", None)
+    monkeypatch.setattr(trainer.Trainer, "run", lambda self: signal.SIGTERM)
+    run = make_run(tmp_path)
+    job = Job(run, (), make_config())
+    assert trainer.Trainer(tmp_path, [job], 1, "-", greedy=3).make() == 128 + signal.SIGTERM
+
+
 # How runs are made
 
 
@@ -322,6 +422,8 @@ def test_runs_are_made_for_each_precision_and_seed_with_the_flags_given(tmp_path
         ("--logdir D --runs A --steps 1", "--steps does not go with it"),
         ("--logdir D --runs A --jobs 2", "--jobs does not go with --runs"),
         ("--audit A --logdir D", "--logdir does not go with --audit"),
+        ("--audit A --greedy 5", "--greedy does not go with --audit"),
+        ("--logdir D --greedy 0", "--greedy: got 0, expected a whole number from 1 on"),
         ("--audit A --cpus-per-run 2", "--cpus-per-run does not go with --audit"),
         ("--logdir D --updates 9", "--updates goes with --audit alone"),
         ("--runs A --audit B --logdir D", "exclude each other"),
@@ -469,8 +571,8 @@ def test_runs_at_the_same_time_share_the_memory_of_one(tmp_path):
     flags = ["--replay.memory_gib", "7"]
     assert [j.config.replay.memory_gib for j in trainer.make_jobs(*args, flags, 3)] == [7, 7]
     make_run(tmp_path, precision=32, seed=0)
-    saved = ["--action_repeat", "1", "--steps", str(STEPS)]
-    assert len(trainer.make_jobs(tmp_path, ["32"], [0], saved, 3)) == 1  # no other setting
+    as_made = ["--action_repeat", "1", "--steps", str(STEPS)]
+    assert len(trainer.make_jobs(tmp_path, ["32"], [0], as_made, 3)) == 1  # no other setting
 
 
 @pytest.mark.slow
@@ -478,8 +580,8 @@ def test_two_precisions_are_compared_in_one_command(tmp_path, project):
     words = f"--logdir {tmp_path} --configs atari debug --precisions 32 bfloat16 --seeds 0"
     command = [sys.executable, "-m", "dreamerv2.compare", *words.split()]
     subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=600)
-    saved = json.loads((tmp_path / "report.json").read_text())
-    assert [saved["precisions"][p]["finished"] for p in ("32", "bfloat16")] == [1, 1]
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert [content["precisions"][p]["finished"] for p in ("32", "bfloat16")] == [1, 1]
     first, second = (
         sorted((tmp_path / name / "train_episodes").iterdir())[0] for name in ("32-0", "bfloat16-0")
     )

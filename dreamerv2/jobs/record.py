@@ -24,13 +24,21 @@ SCORE_EPISODES = 10
 class Run(NamedTuple):
     """One run as its files tell it. `status`: finished, failed, unfinished or not started."""
 
-    name: str
+    logdir: Path
     config: Config
     status: str
     error: str
     rows: list[Row]  # metrics.jsonl
-    checkpoint_bytes: int | None
+    checkpoint: Path | None  # the newest one
     device: str
+
+    @property
+    def name(self) -> str:
+        return self.logdir.name or self.logdir.resolve().name
+
+    @property
+    def checkpoint_bytes(self) -> int | None:
+        return self.checkpoint.stat().st_size if self.checkpoint else None
 
     @property
     def finished(self) -> bool:
@@ -71,12 +79,12 @@ def read_run(logdir: Path, planned: Config | None = None) -> Run:
         status = "finished"
     device = [line for line in log if line.startswith("Device: ")]
     return Run(
-        name=logdir.name or logdir.resolve().name,
+        logdir=logdir,
         config=config,
         status=status,
         error=error,
         rows=read_metrics(logdir / "metrics.jsonl"),
-        checkpoint_bytes=checkpoint.stat().st_size if checkpoint else None,
+        checkpoint=checkpoint,
         device=device[-1].removeprefix("Device: ") if device else "",
     )
 

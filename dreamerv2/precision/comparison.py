@@ -6,7 +6,7 @@ curve; the final return is the mean over the episodes of the last tenth, and of 
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from common.report.stats import (
     false_alarm_rate,
 )
 from dreamerv2.jobs.record import Run
+from dreamerv2.precision import games
 from dreamerv2.precision.differences import of_losses, of_returns
 
 WINDOWS = 20
@@ -149,6 +150,14 @@ def loss_at(run: Run, loss: str, updates: float) -> float | None:
     return float(y[known[-1]]) if len(known) else None
 
 
+# Returns that are compared, by their name in report.json; no greedy ones where none were played.
+MEASURES: dict[str, Callable[[Run], float | None]] = {
+    "final_return": final_return,
+    "best_return": best_return,
+    "greedy_return": games.mean_return,
+}
+
+
 # All runs
 
 
@@ -179,16 +188,25 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         for label, group in groups.items()
         if label != baseline
     }
+    judged_by = deciding_measure(precisions.values())
     return {
         "task": runs[0].config.task,
         "device": next((run.device for run in runs if run.device), ""),
         "baseline": baseline,
+        "judged_by": judged_by,
         "precisions": precisions,
         "differences": found,
         "loss_points": points,
         "differing_keys": differing_keys(runs),
-        "false_alarm_rate": alarm_rate(precisions, baseline, found),
+        "false_alarm_rate": alarm_rate(precisions, baseline, judged_by, found),
     }
+
+
+def deciding_measure(groups: Iterable[Mapping[str, Any]]) -> str:
+    """The return by which precisions are judged: that of greedy games where all finished runs have
+    played some, which is free of the noise of sampled actions, else that of training."""
+    rows = [row for group in groups for row in group["runs"] if row["status"] == "finished"]
+    return "greedy_return" if rows and all(row["greedy"] for row in rows) else "final_return"
 
 
 def summarize_group(runs: Sequence[Run], points: Sequence[int]) -> dict[str, Any]:
@@ -201,8 +219,10 @@ def summarize_group(runs: Sequence[Run], points: Sequence[int]) -> dict[str, Any
     return {
         "runs": rows,
         "finished": len(done),
-        "final_return": bootstrap_interval(_known(map(final_return, done)))._asdict(),
-        "best_return": bootstrap_interval(_known(map(best_return, done)))._asdict(),
+        **{
+            name: bootstrap_interval(_known(map(measure, done)))._asdict()
+            for name, measure in MEASURES.items()
+        },
         "seconds_per_update": float(np.median(times)) if times else None,
         "peak_memory_gib": max(memory, default=None),
         "checkpoint_bytes": max(sizes, default=None),
@@ -231,6 +251,7 @@ def run_summary(run: Run) -> dict[str, Any]:
         "hours": run.last("hours"),
         "final_return": final_return(run),
         "best_return": best_return(run),
+        "greedy": games.summary(run),
         "seconds_per_update": seconds_per_update(run),
         "peak_memory_gib": peak_memory(run),
         "checkpoint_bytes": run.checkpoint_bytes,
@@ -267,9 +288,8 @@ def differences(
     for loss in loss_names(done[0]) if points else []:
         first, second = sides(functools.partial(loss_at, loss=loss, updates=points[-1]))
         losses[loss] = first, second
-    measures = {"final_return": final_return, "best_return": best_return}
     return {
-        "returns": {name: of_returns(*sides(measure)) for name, measure in measures.items()},
+        "returns": {name: of_returns(*sides(measure)) for name, measure in MEASURES.items()},
         "losses": of_losses(losses),
     }
 
@@ -277,13 +297,14 @@ def differences(
 def alarm_rate(
     precisions: Mapping[str, Mapping[str, Any]],
     baseline: str,
+    judged_by: str,
     differences: Mapping[str, Mapping[str, Any]],
 ) -> float | None:
     """How often a difference of returns is significant by chance, in that of the fewest runs; None
     where one has too few runs for an interval."""
     rates = []
     for label, found in differences.items():
-        pairs = found["returns"]["final_return"]["pairs"]
+        pairs = found["returns"][judged_by]["pairs"]
         runs = pairs or min(precisions[name]["finished"] for name in (label, baseline))
         if runs < FEWEST_RUNS:
             return None
@@ -295,8 +316,8 @@ def recommend(summary: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The precision to use on this machine, and the reasons, one sentence each.
 
     A precision is out when its runs broke more often than the baseline's, when it has too few runs
-    for an interval, or when its final return is significantly lower; of the rest
-    the fastest is taken, the baseline unless another one is clearly faster.
+    for an interval, or when the return it is judged by is significantly lower; of the rest the
+    fastest is taken, the baseline unless another one is clearly faster.
     """
     baseline, precisions = summary["baseline"], summary["precisions"]
     candidates, reasons = [baseline], []
@@ -321,7 +342,8 @@ class Verdict(NamedTuple):
 def judge(summary: Mapping[str, Any], label: str) -> Verdict:
     """One precision against the baseline."""
     group, baseline = summary["precisions"][label], summary["precisions"][summary["baseline"]]
-    difference = summary["differences"][label]["returns"]["final_return"]
+    difference = summary["differences"][label]["returns"][summary["judged_by"]]
+    name = measure_name(summary["judged_by"])
     ratio = group["seconds_per_update_ratio"]
     parts = [
         f"{ratio:.2f} x the time per update of {summary['baseline']}" if ratio else "no timing"
@@ -334,11 +356,11 @@ def judge(summary: Mapping[str, Any], label: str) -> Verdict:
     if difference["iqm"] is None:
         parts.append("no finished runs to compare returns of")
     elif difference["low"] is None:
-        parts.append(f"final return {difference['iqm']:+.3g}, too few seeds for an interval")
+        parts.append(f"{name} {difference['iqm']:+.3g}, too few seeds for an interval")
     else:
         verdict = "significant" if difference["called"] else "not significant"
         span = f"[{difference['low']:+.3g}, {difference['high']:+.3g}]"
-        parts.append(f"final return {difference['iqm']:+.3g} {span}, {verdict}")
+        parts.append(f"{name} {difference['iqm']:+.3g} {span}, {verdict}")
         better = difference["better"]["iqm"]
         parts.append(f"a run is better than one of {summary['baseline']} in {better:.0%} of pairs")
     if group["skipped_updates"]:
@@ -346,6 +368,11 @@ def judge(summary: Mapping[str, Any], label: str) -> Verdict:
     worse = difference["called"] and difference["iqm"] < 0
     usable = broken <= broken_there and difference["low"] is not None and not worse
     return Verdict(usable, "; ".join(parts))
+
+
+def measure_name(measure: str) -> str:
+    """A key of `MEASURES` as people read it."""
+    return measure.replace("_", " ")
 
 
 def _known(values) -> list:

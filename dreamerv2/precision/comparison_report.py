@@ -10,7 +10,7 @@ from common.files import write_json, write_text
 from common.report.figures import COLORS, DASHES, figure, plain
 from common.report.stats import bootstrap_interval
 from common.report.tables import number, power, table, with_interval
-from dreamerv2.precision import comparison
+from dreamerv2.precision import comparison, games
 from dreamerv2.precision.comparison import OPTIMIZERS, WINDOWS, Run
 
 HOW_TO_READ = """\
@@ -21,10 +21,13 @@ seeds. Losses are many. T-tests with Holm's correction decide which of them diff
 with nothing to find, one does in 5 % of comparisons at most. *Better* is the share of pairs of
 runs, whatever their seeds, in which this precision has the higher return; 50 % is no difference.
 Returns are those of training episodes: *final* is the mean over the last tenth of the run, five
-episodes at least, *best* over the best twentieth. Seconds per update is the median of the logged
-intervals. Memory is the largest resident memory of the process that was logged (host memory, also
-with a GPU). Steps are skipped, each by one optimiser, when a float16 gradient is not finite; that
-is how dynamic loss scaling finds its scale. A float32 or bfloat16 run ends at such a gradient."""
+episodes at least, *best* over the best twentieth. *Greedy* returns are those of games with the most
+likely actions, the same games for all runs (`--greedy N`). Where all finished runs have played
+them, precisions are judged by them, else by the final return. Seconds per update is the median of
+the logged intervals. Memory is the largest resident memory of the process that was logged (host
+memory, also with a GPU). Steps are skipped, each by one optimiser, when a float16 gradient is not
+finite; that is how dynamic loss scaling finds its scale. A float32 or bfloat16 run ends at such a
+gradient."""
 
 
 def write(directory: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
@@ -72,9 +75,11 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
         why = (
             f"{ratio:.2f} x the time per update of {baseline}, and no return is significantly lower"
         )
-        low = content["differences"][best]["returns"]["final_return"]["low"]
+        judged_by = content["judged_by"]
+        low = content["differences"][best]["returns"][judged_by]["low"]
         if low < 0:
-            why += f" (a final return lower by up to {number(-low)} is not excluded)"
+            name = comparison.measure_name(judged_by)
+            why += f" (a {name} lower by up to {number(-low)} is not excluded)"
     if len(content["precisions"]) == 1:
         why = "it is the only precision in this comparison"
     device = content["device"] or "the machine of these runs"
@@ -105,17 +110,17 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
 
 def precision_rows(content: Mapping[str, Any]) -> list[list[str]]:
     """Header and one row per precision."""
+    measures = shown_measures(content)
     rows = [
-        ["precision", "final return", "best return", "s per update", "ratio", "memory GiB"]
-        + ["checkpoint MB", "steps skipped", "norms not finite"]
+        ["precision", *map(comparison.measure_name, measures), "s per update", "ratio"]
+        + ["memory GiB", "checkpoint MB", "steps skipped", "norms not finite"]
     ]
     for label, group in content["precisions"].items():
         size = group["checkpoint_bytes"]
         rows.append(
             [
                 label,
-                interval(group["final_return"]),
-                interval(group["best_return"]),
+                *(interval(group[measure]) for measure in measures),
                 number(group["seconds_per_update"]),
                 number(group["seconds_per_update_ratio"]),
                 number(group["peak_memory_gib"]),
@@ -127,20 +132,29 @@ def precision_rows(content: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
+def shown_measures(content: Mapping[str, Any]) -> list[str]:
+    """The returns that any run has."""
+    groups = content["precisions"].values()
+    played = any(run["greedy"] for group in groups for run in group["runs"])
+    return [name for name in comparison.MEASURES if name != "greedy_return" or played]
+
+
 def difference_lines(content: Mapping[str, Any]) -> list[str]:
     """A table per precision: what is different from the baseline and what is not."""
     lines = []
     for label, found in content["differences"].items():
         rows = [["", "difference", "better", "p, corrected", "significant"]]
-        for name, each in found["returns"].items():
+        for name in shown_measures(content):
+            each = found["returns"][name]
             better = each["better"]
             chance = with_interval(*(v and 100 * v for v in better.values())) + " %"
             chance = "-" if better["low"] is None else chance  # of one pair it is all or nothing
-            rows.append([name.replace("_", " "), interval(each), chance, "-", significant(each)])
+            shown = comparison.measure_name(name)
+            rows.append([shown, interval(each), chance, "-", significant(each)])
         for name, each in found["losses"].items():
             chance = number(each["p_adjusted"])
             rows.append([name, interval(each), "-", chance, significant(each)])
-        pairs = found["returns"]["final_return"]["pairs"]
+        pairs = found["returns"][content["judged_by"]]["pairs"]
         how = f"{pairs} pairs of equal seeds" if pairs else "seeds not paired"
         counts = [content["precisions"][k]["finished"] for k in (label, content["baseline"])]
         if pairs and max(counts) > pairs:
@@ -187,9 +201,13 @@ def scale_section(content: Mapping[str, Any]) -> list[str]:
 
 def run_rows(content: Mapping[str, Any]) -> list[list[str]]:
     """Header and one row per run, failed ones with their error."""
-    rows = [["run", "seed", "status", "env frames", "updates", "hours", "final return", "error"]]
+    played = "greedy_return" in shown_measures(content)
+    rows = [["run", "seed", "status", "env frames", "updates", "hours", "final return"]]
+    rows[0] += ["greedy return, interval over its games"] * played + ["error"]
     for group in content["precisions"].values():
         for run in group["runs"]:
+            greedy = run["greedy"] or {"mean": None, "low": None, "high": None}
+            games_played = with_interval(greedy["mean"], greedy["low"], greedy["high"])
             rows.append(
                 [
                     run["name"],
@@ -199,6 +217,7 @@ def run_rows(content: Mapping[str, Any]) -> list[list[str]]:
                     f"{run['updates'] or 0:,.0f}",
                     number(run["hours"]),
                     number(run["final_return"]),
+                    *[games_played] * played,
                     run["error"],
                 ]
             )
@@ -212,9 +231,12 @@ def interval(value: Mapping[str, float | None]) -> str:
 
 # Figure
 
+LAYOUTS = {3: (1, 3), 4: (2, 2), 5: (2, 3)}  # rows and columns, by the number of panels
+
 
 def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
-    """Panels: returns, model loss, time per update, and loss scale where a run has one."""
+    """Panels: returns, model loss, time per update, and where a run has them its loss scale and its
+    greedy games."""
     groups: dict[str, list[Run]] = {label: [] for label in summary["precisions"]}
     for label, run in zip(comparison.labels(runs), runs, strict=True):
         groups[label].append(run)
@@ -222,15 +244,19 @@ def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
     each = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
     each += " seed" if counts == [1] else " seeds"
     shown = [_returns, _loss, _times]
-    scaled = any(comparison.loss_scales(run) for run in runs)
-    if scaled:
+    if any(comparison.loss_scales(run) for run in runs):
         shown.append(_scales)
-    with figure(path, *((12, 8) if scaled else (15, 4.4))) as drawing:
+    if any(map(games.returns, runs)):
+        shown.append(_greedy)
+    rows, columns = LAYOUTS[len(shown)]
+    with figure(path, max(12, 5 * columns), 4.2 * rows) as drawing:
         drawing.suptitle(f"{summary['task']}: precision, {each} each")
-        panels = np.ravel(drawing.subplots(2, 2) if scaled else drawing.subplots(1, 3))
-        for draw_panel, axes in zip(shown, panels, strict=True):
+        panels = np.ravel(drawing.subplots(rows, columns))
+        for draw_panel, axes in zip(shown, panels, strict=False):
             draw_panel(axes, groups)
             plain(axes)
+        for axes in panels[len(shown) :]:
+            axes.set_axis_off()
 
 
 def _returns(axes, groups):
@@ -265,6 +291,20 @@ def _times(axes, groups):
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     axes.set(title="Time per update: each run, and the median", ylabel="seconds")
+
+
+def _greedy(axes, groups):
+    for i, (style, runs) in enumerate(zip(_styles(groups), groups.values(), strict=True)):
+        played = [found for run in runs if (found := games.summary(run))]
+        for j, found in enumerate(played):
+            x = i + 0.6 * ((j + 0.5) / len(played) - 0.5)
+            axes.plot(x, found["mean"], "o", color=style["color"])
+            if found["low"] is not None:
+                axes.vlines(x, found["low"], found["high"], color=style["color"])
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_ylim(min(0, axes.get_ylim()[0]))
+    axes.set(title="Greedy games: each run, 95 % over its games", ylabel="mean return")
 
 
 def _scales(axes, groups):

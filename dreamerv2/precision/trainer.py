@@ -7,12 +7,16 @@ from dreamerv2.jobs import processes
 from dreamerv2.jobs.job import Job, make_job
 from dreamerv2.jobs.record import Run
 from dreamerv2.jobs.trainings import Running, Trainings
-from dreamerv2.precision import comparison_report
+from dreamerv2.precision import comparison_report, games
 
 
-def report(directory: Path, runs: Sequence[Run], command: str) -> int:
-    """Writes the report about runs in any state, says where it is, and returns the exit code."""
+def report(directory: Path, runs: Sequence[Run], command: str, greedy: int = 0) -> int:
+    """Writes the report about runs in any state, says where it is, and returns the exit code.
+
+    greedy: games that each finished run plays first, unless it has.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    games.play_missing(runs, greedy)
     content = comparison_report.write(directory, runs, command)
     print("\n".join(comparison_report.verdict(content)))
     print(f"\nReport: {directory / 'report.md'}", flush=True)
@@ -43,7 +47,8 @@ def make_jobs(
 class Trainer(Trainings):
     """Makes the runs of a comparison, `limit` at a time, and keeps its report up to date.
 
-    start: begins a run; by default as a process of this machine. The rest as for `Trainings`.
+    start: begins a run; by default as a process of this machine. greedy: games that each plays when
+    all have ended. The rest as for `Trainings`.
     """
 
     def __init__(
@@ -53,14 +58,17 @@ class Trainer(Trainings):
         limit: int | None,
         command: str,
         start: Callable[[Job], Running] = processes.start,
+        greedy: int = 0,
     ):
         super().__init__(jobs, start, limit)
-        self._directory, self._command = directory, command
+        self._directory, self._command, self._greedy = directory, command, greedy
 
     def make(self) -> int:
         """Until all jobs have ended or a signal came; returns the exit code."""
         stopped_by = self.run()
-        code = report(self._directory, [job.read() for job in self._jobs], self._command)
+        runs = [job.read() for job in self._jobs]
+        greedy = 0 if stopped_by else self._greedy
+        code = report(self._directory, runs, self._command, greedy)
         return 128 + stopped_by if stopped_by else code
 
     def _ended(self) -> None:
