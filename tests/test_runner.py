@@ -29,6 +29,7 @@ from dreamerv2.run.lock import LockedError
 
 SETTINGS = {
     "seed": 3,
+    "start_from": "",
     "envs": 1,
     "steps": 100,
     "action_repeat": 4,

@@ -52,7 +52,11 @@ def test_what_only_training_needs_stays_out(run, shelf):
     assert kept == {k for k in agent.state_dict() if re.match("wm/|behavior/(actor|critic)/", k)}
     whole = next((logdir / "checkpoints").glob("*.npz")).stat().st_size
     assert (shelf / "pole.npz").stat().st_size < whole / 2
-    assert restore.read("pole").config.logdir == "pole"  # not where the run was
+    meta = restore.read(logdir).meta
+    meta["config"]["start_from"] = "/home/somebody/runs/before"
+    shipped.write(shelf / "pole.npz", restore.read(logdir).variables, meta)
+    config = restore.read("pole").config
+    assert (config.logdir, config.start_from) == ("pole", "before")  # not where runs were
 
 
 def test_an_agent_of_an_older_version_whose_description_lacks_keys_is_exported(run, shelf):

@@ -23,7 +23,7 @@ from common.log.metrics import read_last_rows
 from common.log.progress import Progress, Stopwatch
 from common.seeds import derive_seed
 from common.when import Every, EverySeconds
-from dreamerv2.run import collector, failure, finish, snapshot
+from dreamerv2.run import begin, collector, failure, finish, snapshot
 from dreamerv2.run.episodes import EpisodeLog
 from dreamerv2.run.errors import NonFiniteError, RunBrokenError, RunError
 from dreamerv2.run.learner import Learner, next_batch
@@ -92,8 +92,7 @@ class Runner:
         self._env = self._envs[0]  # for what they have in common
         snapshot.seed_generators(config.seed if self._team.leads else self._seed("generators"))
         self._agent = make_agent(self._env.obs_space, self._env.act_space)
-        if meta:
-            self._agent.load_state_dict(snapshot.below("agent", arrays))
+        begun = self._load_agent(arrays, meta)
 
         self._progress = Progress(config.steps, config.action_repeat)
         self._show = self._progress.show
@@ -148,7 +147,7 @@ class Runner:
         if self._team.leads:
             config.save(self._logdir / "config.yaml")
         self._progress.begin(self.step, self.updates, self._logger.seconds)
-        self._show_start(meta)
+        self._show_start(meta, begun)
 
     @property
     def leads(self) -> bool:
@@ -349,7 +348,9 @@ class Runner:
         self._updates_logged = updates
         self._learner.check_parameters()
 
-    def _show_start(self, meta: Mapping[str, Any]) -> None:
+    def _show_start(self, meta: Mapping[str, Any], begun: str) -> None:
+        if begun:
+            self._show(begun)
         for path, error in self._damaged if self._team.leads else ():
             path.rename(path.with_name(f"{path.name}.damaged"))
             self._show(f"WARNING: {error}; renamed to *.damaged, the one before it is used")
@@ -375,6 +376,16 @@ class Runner:
             self._logger.write()
 
     # State
+
+    def _load_agent(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
+        """The agent of the checkpoint, if there is one. Else that of `start_from`, if it is given:
+        then what is to be said of it."""
+        source = self._config.start_from
+        if not meta:
+            return begin.take_networks(self._agent, source) if source else ""
+        begin.check_resumed(source, meta["config"])
+        self._agent.load_state_dict(snapshot.below("agent", arrays))
+        return ""
 
     def _seed(self, *purpose: str | int) -> int:
         if not self._team.leads:  # whose generators are in no checkpoint: they go on anew

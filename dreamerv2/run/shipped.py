@@ -60,7 +60,8 @@ def write(
     names = ("agent_steps", "updates", "config", "spaces", "action_names")
     kept = {name: meta.get(name) for name in names}
     # Where the run was is nobody else's business.
-    kept["config"] = {**meta["config"], "logdir": path.stem}
+    own = {"logdir": path.stem, "start_from": Path(meta["config"].get("start_from", "")).name}
+    kept["config"] = {**meta["config"], **own}
     arrays = {f"agent/{name}": value for name, value in arrays.items()}
     checkpoint.save(path, arrays, {**kept, "acting_only": True})
 
