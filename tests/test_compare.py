@@ -1,6 +1,7 @@
 """The comparison of precisions: what is read from runs, what is called, and how runs are made."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from dreamerv2 import compare, evaluate
 from dreamerv2.jobs import record
 from dreamerv2.jobs.job import Job
 from dreamerv2.precision import comparison, comparison_report, games, trainer
-from dreamerv2.run import blocks
+from dreamerv2.run import blocks, restore
 
 STEPS = 1000
 # Stands in for training: says a line, and leaves what a finished run leaves.
@@ -295,10 +296,10 @@ def test_the_rate_of_false_alarms_is_that_of_the_runs_that_are_compared(tmp_path
 # Greedy games
 
 
-def note_games(run, returns, checkpoint=STEPS):
+def note_games(run, returns, **changes):
     """As if the run had played."""
-    content = {"checkpoint": f"{checkpoint:012d}", "seed": games.SEED, "returns": returns}
-    (run.logdir / games.FILE).write_text(json.dumps({**content, "lengths": [9] * len(returns)}))
+    note = {"checkpoint": games._identity(run.checkpoint), "seed": games.SEED, "returns": returns}
+    (run.logdir / games.FILE).write_text(json.dumps(note | changes))
     return run
 
 
@@ -313,11 +314,23 @@ def test_where_all_runs_have_played_greedy_games_they_decide(tmp_path):
     assert content["judged_by"] == "greedy_return" and content["recommended"] == "32"
     found = content["differences"]["16"]["returns"]["greedy_return"]
     assert found["pairs"] == 3 and found["called"]
-    assert found["iqm"] == pytest.approx(-0.25 * 3 - 0.5 * 3 - 0.25 * 2, abs=0.26)
+    assert found["iqm"] == pytest.approx(-(0.25 * 3 + 3 + 0.25 * 2) / 1.5)
     text = (tmp_path / "report.md").read_text()
     assert "greedy return -2.83 [-3, -2], significant" in text
     assert content["precisions"]["16"]["runs"][0]["greedy"]["returns"] == [1.0, 3.0]
-    assert "| 2 [1, 3] " in text
+    assert "| 2 [1, 3] " in text and "greedy return, 2 games" in text
+
+
+def test_as_many_games_count_as_every_run_has(tmp_path):
+    runs = three_seeds(tmp_path, p32={}, p16={})
+    for run in runs[:3]:
+        note_games(run, [1.0, 2.0, 90.0])
+    for run in runs[3:]:
+        note_games(run, [1.0, 2.0])
+    summary = comparison.summarize(runs)
+    assert summary["greedy_games"] == 2
+    assert summary["differences"]["16"]["returns"]["greedy_return"]["iqm"] == 0
+    assert summary["precisions"]["32"]["greedy_return"]["iqm"] == 1.5
 
 
 def test_one_run_without_games_leaves_the_decision_to_training(tmp_path):
@@ -327,26 +340,50 @@ def test_one_run_without_games_leaves_the_decision_to_training(tmp_path):
     content = comparison.summarize(runs)
     assert content["judged_by"] == "final_return"
     assert content["differences"]["16"]["returns"]["greedy_return"]["pairs"] == 0
-    assert comparison_report.shown_measures(content)[-1] == "greedy_return"
+    title = comparison_report.measure_titles(content)["greedy_return"]
+    assert title == "greedy return, 1 game"
+
+
+def test_a_lower_return_beside_the_deciding_one_is_told(tmp_path):
+    runs = three_seeds(tmp_path, p32={}, p16={"seconds": 0.2, "level": 0.2})
+    for run in runs:
+        note_games(run, [7.0])
+    content = comparison_report.write(tmp_path, runs, "the command")
+    assert content["recommended"] == "16"
+    assert comparison_report.reason(content).endswith(
+        "the greedy return is not significantly lower; but the final return and the best return is"
+    )
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "[]", "7", '{"seed": 1000}', '{"checkpoint": "000000001000", "seed": 1000}'),
-        '{"checkpoint": "000000001000", "seed": 1000, "returns": ["many"]}',
-        '{"checkpoint": "000000001000", "seed": 1000, "returns": 7}',
-        '{"checkpoint": "000000000900", "seed": 1000, "returns": [7]}',  # of a younger agent
-        '{"checkpoint": "000000001000", "seed": 1, "returns": [7]}',  # other games
+        *("", "[]", "7", '{"seed": 1000}', '{"checkpoint": IDENTITY, "seed": 1000}'),
+        '{"checkpoint": IDENTITY, "seed": 1000, "returns": ["many"]}',
+        '{"checkpoint": IDENTITY, "seed": 1000, "returns": 7}',
+        '{"checkpoint": "000000001000", "seed": 1000, "returns": [7]}',
+        '{"checkpoint": IDENTITY, "seed": 1, "returns": [7]}',  # other games
     ],
 )
-def test_games_of_another_checkpoint_or_seed_and_damaged_notes_do_not_count(tmp_path, text):
+def test_damaged_notes_and_those_of_other_games_do_not_count(tmp_path, text):
     run = read(tmp_path)
-    (run.logdir / games.FILE).write_text(text)
-    assert games.returns(run) == [] and games.summary(run) is None
+    identity = json.dumps(games._identity(run.checkpoint))
+    (run.logdir / games.FILE).write_text(text.replace("IDENTITY", identity))
+    assert games.played(run) == [] and games.summary(run, 1) is None
     note_games(run, [7.0])
-    assert games.returns(run) == [7.0]
-    assert games.summary(run)["low"] is None  # one game has no interval
+    assert games.played(run) == [7.0]
+    assert games.summary(run, 1)["low"] is None  # one game has no interval
+    assert games.summary(run, 2) is None
+
+
+def test_games_of_an_agent_that_was_trained_on_or_anew_do_not_count(tmp_path):
+    run = note_games(read(tmp_path), [7.0])
+    assert games.played(run) == [7.0]
+    run.checkpoint.write_bytes(b"y" * 123)  # the same step and size
+    os.utime(run.checkpoint, (1, 1))
+    assert games.played(run) == []
+    (run.logdir / "checkpoints" / "000000002000.npz").write_bytes(b"x" * 123)
+    assert games.played(record.read_run(run.logdir)) == []
 
 
 def playing_run(logdir, **overrides):
@@ -368,10 +405,20 @@ def test_each_finished_run_plays_the_games_that_evaluate_plays_and_plays_them_on
     played = json.loads((tmp_path / "evaluate.json").read_text())["greedy"]
     note = json.loads((tmp_path / "32-0" / games.FILE).read_text())
     assert note["returns"] == played["returns"] and note["lengths"] == played["lengths"]
+    assert note["cut"] == []
     monkeypatch.setattr(games, "_play", None)
     trainer.report(tmp_path / "out", runs, "the command", greedy=2)
     trainer.report(tmp_path / "out", runs, "the command", greedy=1)
     assert not (tmp_path / "16-0" / games.FILE).exists()  # not finished
+
+
+def test_a_game_that_does_not_end_is_cut_and_counts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(restore.Saved, "max_steps", 5)
+    run = playing_run(tmp_path / "32-0")
+    assert trainer.report(tmp_path / "out", [run], "the command", greedy=2) == 0
+    assert ", 2 cut after 4 agent steps" in capsys.readouterr().out
+    note = json.loads((tmp_path / "32-0" / games.FILE).read_text())
+    assert note["cut"] == [0, 1] and note["cut_at"] == 5 and len(note["returns"]) == 2
 
 
 def test_a_run_that_cannot_play_is_told_of_and_the_report_is_written(tmp_path, capsys):
@@ -380,15 +427,54 @@ def test_a_run_that_cannot_play_is_told_of_and_the_report_is_written(tmp_path, c
     assert "warning: 16-0 has no greedy games: " in capsys.readouterr().err
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     rows = {name: group["runs"][0]["greedy"] for name, group in content["precisions"].items()}
-    assert rows["16"] is None and rows["32"]["games"] == 1
+    assert rows["16"] is None and len(rows["32"]["returns"]) == 1
+
+
+def test_the_report_is_there_before_the_games_and_a_checkpoint_may_vanish(tmp_path, monkeypatch):
+    run = read(tmp_path)
+
+    def interrupted(runs, count):
+        assert (tmp_path / "out" / "report.md").exists()
+        runs[0].checkpoint.unlink()
+
+    monkeypatch.setattr(games, "play", interrupted)
+    assert trainer.report(tmp_path / "out", [run], "the command", greedy=3) == 0
 
 
 def test_a_comparison_that_is_stopped_plays_no_games(tmp_path, monkeypatch):
-    monkeypatch.setattr(games, "_play", None)
+    monkeypatch.setattr(games, "play", None)
     monkeypatch.setattr(trainer.Trainer, "run", lambda self: signal.SIGTERM)
     run = make_run(tmp_path)
     job = Job(run, (), make_config())
     assert trainer.Trainer(tmp_path, [job], 1, "-", greedy=3).make() == 128 + signal.SIGTERM
+
+
+# Baselines that failed
+
+
+def test_where_every_run_of_the_baseline_failed_another_precision_is_taken(tmp_path):
+    runs = three_seeds(tmp_path, p32={}, p16={"seconds": 0.9})
+    broken = [run._replace(status="failed", error="no memory") for run in runs[:3]]
+    content = comparison_report.write(tmp_path, [*broken, *runs[3:]], "the command")
+    assert content["recommended"] == "16"
+    assert comparison_report.reason(content) == "every run at 32 failed"
+    assert "no finished runs of 32 to compare returns of" in content["reasons"][0]
+    under_way = [run._replace(status="unfinished") for run in runs[:3]]
+    content = comparison_report.write(tmp_path, [*under_way, *runs[3:]], "the command")
+    assert content["recommended"] == "32"
+    assert comparison_report.reason(content).startswith("no run at 32 has finished")
+
+
+def test_what_exploring_logs_is_no_model_loss_and_its_skipped_steps_count(tmp_path):
+    run = read(tmp_path, precision=16)
+    for row in run.rows[1::2]:
+        row |= {"expl_expl_loss": 1.0, "expl_actor_loss": 1.0, "expl_critic_skipped": 7}
+        row["expl_critic_loss_scale"] = 2.0**14
+    assert comparison.loss_names([run]) == ["kl_loss", "model_loss"]
+    assert comparison.skipped_updates(run) == 3 + 1 + 7
+    content = comparison_report.write(tmp_path, [run], "the command")
+    (row,) = [r for r in comparison_report.scale_section(content)[1].splitlines() if "expl_" in r]
+    assert "2^14" in row and "7" in row
 
 
 # How runs are made

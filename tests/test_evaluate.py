@@ -78,13 +78,13 @@ def test_every_episode_has_a_seed_of_its_own_and_keeps_it():
 
 
 def test_statistics_of_known_returns():
-    summary = evaluation.Result([1.0, 2.0, 6.0], [10, 20, 60]).summary(seed=0)
+    summary = evaluation.Result([1.0, 2.0, 6.0], [10, 20, 60], []).summary(seed=0)
     assert summary["returns"] == [1, 2, 6] and summary["lengths"] == [10, 20, 60]
     assert summary["mean"] == 3 and summary["median"] == 2
     assert summary["std"] == pytest.approx(np.sqrt((4 + 1 + 9) / 3))
     low, high = summary["interval"]
     assert 1 <= low < 3 < high <= 6
-    assert evaluation.Result([4.0], [10]).summary(seed=0)["interval"] is None
+    assert evaluation.Result([4.0], [10], []).summary(seed=0)["interval"] is None
 
 
 def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():

@@ -29,16 +29,13 @@ class Run(NamedTuple):
     status: str
     error: str
     rows: list[Row]  # metrics.jsonl
-    checkpoint: Path | None  # the newest one
+    checkpoint: Path | None  # the newest one when this was read
+    checkpoint_bytes: int | None
     device: str
 
     @property
     def name(self) -> str:
         return self.logdir.name or self.logdir.resolve().name
-
-    @property
-    def checkpoint_bytes(self) -> int | None:
-        return self.checkpoint.stat().st_size if self.checkpoint else None
 
     @property
     def finished(self) -> bool:
@@ -85,6 +82,7 @@ def read_run(logdir: Path, planned: Config | None = None) -> Run:
         error=error,
         rows=read_metrics(logdir / "metrics.jsonl"),
         checkpoint=checkpoint,
+        checkpoint_bytes=checkpoint.stat().st_size if checkpoint else None,
         device=device[-1].removeprefix("Device: ") if device else "",
     )
 

@@ -26,6 +26,7 @@ class Result(NamedTuple):
 
     returns: list[float]
     lengths: list[int]  # agent steps
+    cut: list[int]  # numbers of the episodes that did not end, from 0
 
     def summary(self, seed: int) -> dict[str, Any]:
         """Returns, lengths and statistics of the returns, as JSON takes them.
@@ -51,21 +52,28 @@ def evaluate(
     seed: int = 0,
     max_steps: int = restore.ENDLESS,
     show: Callable[[str], Any] = print,
+    cut: bool = False,
 ) -> Result:
     """Play episodes, each in an environment of its own, so that its seed decides all of it.
 
     make_env(seed), make_policy(seed, env): for one episode. max_steps: agent steps; an episode that
-    is longer raises `EndlessEpisodeError`. show: gets a line per episode.
+    is longer raises `EndlessEpisodeError`, or counts as far as it went where `cut` is on. show:
+    gets a line per episode.
     """
-    from dreamerv2.play.episodes import episode_seed, play
+    from dreamerv2.play.episodes import EndlessEpisodeError, episode_seed, play
 
-    result = Result([], [])
+    result = Result([], [], [])
     for index in range(episodes):
         number = episode_seed(seed, index)
         env = make_env(number)
+        rewards = []
         try:
-            rows = play(env, make_policy(number, env), max_steps)
-            rewards = [float(row.obs["reward"]) for row in rows]
+            for row in play(env, make_policy(number, env), max_steps):
+                rewards.append(float(row.obs["reward"]))
+        except EndlessEpisodeError:
+            if not cut:
+                raise
+            result.cut.append(index)
         finally:
             env.close()
         result.returns.append(sum(rewards))

@@ -5,6 +5,7 @@ curve; the final return is the mean over the episodes of the last tenth, and of 
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ from dreamerv2.precision.differences import of_losses, of_returns
 
 WINDOWS = 20
 FINAL_SHARE, FINAL_EPISODES = 0.1, 5
-OPTIMIZERS = ("model", "actor", "critic")
+OPTIMIZERS = ("model", "actor", "critic", "expl_expl", "expl_actor", "expl_critic")
+EXPLORING = "expl_"  # begins what is logged of a behaviour that explores
 # What runs that are compared may differ in; anything else is said in the report.
 COMPARED = re.compile(
     r"precision|precision_overrides\..*|loss_scale|seed|logdir|replay\.memory_gib"
@@ -117,7 +119,7 @@ def seconds_per_update(run: Run) -> float | None:
 
 
 def skipped_updates(run: Run) -> int:
-    """Steps that the three optimisers left out because a gradient was not finite."""
+    """Steps that the optimisers left out because a gradient was not finite."""
     return int(sum(run.last(f"{name}_skipped") or 0 for name in OPTIMIZERS))
 
 
@@ -150,12 +152,16 @@ def loss_at(run: Run, loss: str, updates: float) -> float | None:
     return float(y[known[-1]]) if len(known) else None
 
 
-# Returns that are compared, by their name in report.json; no greedy ones where none were played.
-MEASURES: dict[str, Callable[[Run], float | None]] = {
-    "final_return": final_return,
-    "best_return": best_return,
-    "greedy_return": games.mean_return,
-}
+def measures(count: int) -> dict[str, Callable[[Run], float | None]]:
+    """The returns that are compared, by their name in report.json. count: greedy games of each
+    run; without any there is no greedy return."""
+    found: dict[str, Callable[[Run], float | None]] = {
+        "final_return": final_return,
+        "best_return": best_return,
+    }
+    if count:
+        found["greedy_return"] = functools.partial(games.mean_return, count=count)
+    return found
 
 
 # All runs
@@ -175,7 +181,8 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     plain = (label for label in sorted(groups, key=len) if label.split(",")[0] == "32")
     baseline = next(plain, next(iter(groups)))
     points = loss_points(runs)
-    precisions = {label: summarize_group(group, points) for label, group in groups.items()}
+    count = games.common_count(runs)
+    precisions = {label: summarize_group(group, points, count) for label, group in groups.items()}
     for label, choice in zip(labels(runs), choices(runs), strict=True):
         precisions[label]["flags"] = flags(choice)
     reference = precisions[baseline]["seconds_per_update"]
@@ -184,7 +191,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         known = seconds is not None and reference is not None
         summary["seconds_per_update_ratio"] = seconds / reference if known else None
     found = {
-        label: differences(group, groups[baseline], points)
+        label: differences(group, groups[baseline], points, count)
         for label, group in groups.items()
         if label != baseline
     }
@@ -193,6 +200,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         "task": runs[0].config.task,
         "device": next((run.device for run in runs if run.device), ""),
         "baseline": baseline,
+        "greedy_games": count,
         "judged_by": judged_by,
         "precisions": precisions,
         "differences": found,
@@ -209,10 +217,11 @@ def deciding_measure(groups: Iterable[Mapping[str, Any]]) -> str:
     return "greedy_return" if rows and all(row["greedy"] for row in rows) else "final_return"
 
 
-def summarize_group(runs: Sequence[Run], points: Sequence[int]) -> dict[str, Any]:
-    """The runs of one precision, and statistics of those that finished."""
+def summarize_group(runs: Sequence[Run], points: Sequence[int], count: int) -> dict[str, Any]:
+    """The runs of one precision, and statistics of those that finished. count: as for
+    `measures`."""
     done = [run for run in runs if run.finished]
-    rows = [run_summary(run) for run in runs]
+    rows = [run_summary(run, count) for run in runs]
     times = _known(seconds_per_update(run) for run in runs)
     memory = _known(peak_memory(run) for run in runs)
     sizes = _known(run.checkpoint_bytes for run in runs)
@@ -221,7 +230,7 @@ def summarize_group(runs: Sequence[Run], points: Sequence[int]) -> dict[str, Any
         "finished": len(done),
         **{
             name: bootstrap_interval(_known(map(measure, done)))._asdict()
-            for name, measure in MEASURES.items()
+            for name, measure in measures(count).items()
         },
         "seconds_per_update": float(np.median(times)) if times else None,
         "peak_memory_gib": max(memory, default=None),
@@ -238,8 +247,8 @@ def summarize_group(runs: Sequence[Run], points: Sequence[int]) -> dict[str, Any
     }
 
 
-def run_summary(run: Run) -> dict[str, Any]:
-    """One row of the report."""
+def run_summary(run: Run, count: int = 0) -> dict[str, Any]:
+    """One row of the report. count: greedy games that runs are compared by."""
     return {
         "name": run.name,
         "seed": run.config.seed,
@@ -251,7 +260,7 @@ def run_summary(run: Run) -> dict[str, Any]:
         "hours": run.last("hours"),
         "final_return": final_return(run),
         "best_return": best_return(run),
-        "greedy": games.summary(run),
+        "greedy": games.summary(run, count) if count else None,
         "seconds_per_update": seconds_per_update(run),
         "peak_memory_gib": peak_memory(run),
         "checkpoint_bytes": run.checkpoint_bytes,
@@ -264,7 +273,9 @@ def run_summary(run: Run) -> dict[str, Any]:
 def loss_names(runs: Sequence[Run]) -> list[str]:
     """Losses of the world model that the runs log, the sum last."""
     found = {key for run in runs for row in run.rows for key in row if key.endswith("_loss")}
-    return [*sorted(found - {f"{name}_loss" for name in OPTIMIZERS}), "model_loss"]
+    others = {f"{name}_loss" for name in OPTIMIZERS}
+    ours = {key for key in found - others if not key.startswith(EXPLORING)}
+    return [*sorted(ours), "model_loss"]
 
 
 def loss_points(runs: Sequence[Run]) -> list[int]:
@@ -275,7 +286,7 @@ def loss_points(runs: Sequence[Run]) -> list[int]:
 
 
 def differences(
-    runs: Sequence[Run], baseline: Sequence[Run], points: Sequence[int]
+    runs: Sequence[Run], baseline: Sequence[Run], points: Sequence[int], count: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """`returns` and `losses` of the finished runs, minus those of the baseline's."""
     done = [[run for run in group if run.finished] for group in (runs, baseline)]
@@ -289,7 +300,7 @@ def differences(
         first, second = sides(functools.partial(loss_at, loss=loss, updates=points[-1]))
         losses[loss] = first, second
     return {
-        "returns": {name: of_returns(*sides(measure)) for name, measure in MEASURES.items()},
+        "returns": {name: of_returns(*sides(measure)) for name, measure in measures(count).items()},
         "losses": of_losses(losses),
     }
 
@@ -317,19 +328,28 @@ def recommend(summary: Mapping[str, Any]) -> tuple[str, list[str]]:
 
     A precision is out when its runs broke more often than the baseline's, when it has too few runs
     for an interval, or when the return it is judged by is significantly lower; of the rest the
-    fastest is taken, the baseline unless another one is clearly faster.
+    fastest is taken, the baseline unless another one is clearly faster. Where every run of the
+    baseline failed, it is the fastest one that has finished runs.
     """
     baseline, precisions = summary["baseline"], summary["precisions"]
-    candidates, reasons = [baseline], []
+    works = [label for label, group in precisions.items() if group["finished"]]
+    no_baseline = all_failed(precisions[baseline]) and bool(works)
+    candidates, reasons = (list(works) if no_baseline else [baseline]), []
     for label, group in precisions.items():
         if label == baseline:
             continue
         verdict = judge(summary, label)
         reasons.append(f"{label}: {verdict.text}.")
-        if verdict.usable and (group["seconds_per_update_ratio"] or 1) < CLEARLY_FASTER:
+        clearly_faster = (group["seconds_per_update_ratio"] or 1) < CLEARLY_FASTER
+        if verdict.usable and clearly_faster and not no_baseline:
             candidates.append(label)
-    best = min(candidates, key=lambda label: precisions[label]["seconds_per_update_ratio"] or 1)
+    best = min(candidates, key=lambda k: precisions[k]["seconds_per_update"] or math.inf)
     return best, reasons
+
+
+def all_failed(group: Mapping[str, Any]) -> bool:
+    """Whether every run of a precision failed."""
+    return all(run["status"] == "failed" for run in group["runs"])
 
 
 class Verdict(NamedTuple):
@@ -354,7 +374,9 @@ def judge(summary: Mapping[str, Any], label: str) -> Verdict:
     if broken:
         parts.append(f"{broken} of {len(group['runs'])} runs failed")
     if difference["iqm"] is None:
-        parts.append("no finished runs to compare returns of")
+        sides = {label: group, summary["baseline"]: baseline}
+        without = [name for name, side in sides.items() if not side["finished"]]
+        parts.append(f"no finished runs of {' and '.join(without)} to compare returns of")
     elif difference["low"] is None:
         parts.append(f"{name} {difference['iqm']:+.3g}, too few seeds for an interval")
     else:
@@ -371,7 +393,7 @@ def judge(summary: Mapping[str, Any], label: str) -> Verdict:
 
 
 def measure_name(measure: str) -> str:
-    """A key of `MEASURES` as people read it."""
+    """A key of `measures` as people read it."""
     return measure.replace("_", " ")
 
 

@@ -1,5 +1,6 @@
 """report.md, report.png and report.json of a comparison, for somebody who has to choose a flag."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ with nothing to find, one does in 5 % of comparisons at most. *Better* is the sh
 runs, whatever their seeds, in which this precision has the higher return; 50 % is no difference.
 Returns are those of training episodes: *final* is the mean over the last tenth of the run, five
 episodes at least, *best* over the best twentieth. *Greedy* returns are those of games with the most
-likely actions, the same games for all runs (`--greedy N`). Where all finished runs have played
-them, precisions are judged by them, else by the final return. Seconds per update is the median of
-the logged intervals. Memory is the largest resident memory of the process that was logged (host
-memory, also with a GPU). Steps are skipped, each by one optimiser, when a float16 gradient is not
-finite; that is how dynamic loss scaling finds its scale. A float32 or bfloat16 run ends at such a
-gradient."""
+likely actions, the same games for all runs (`--greedy N`); as many count as every run that has
+played any has. Where all finished runs have played them, precisions are judged by them, else by the
+final return. Seconds per update is the median of the logged intervals. Memory is the largest
+resident memory of the process that was logged (host memory, also with a GPU). Steps are skipped,
+each by one optimiser, when a float16 gradient is not finite; that is how dynamic loss scaling finds
+its scale. A float32 or bfloat16 run ends at such a gradient."""
 
 
 def write(directory: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
@@ -67,26 +68,12 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 def verdict(content: Mapping[str, Any]) -> list[str]:
     """What to use on this machine, why, and what limits the answer."""
-    best, baseline = content["recommended"], content["baseline"]
-    if best == baseline:
-        why = f"no other precision is clearly faster with returns that hold up to {baseline}'s"
-    else:
-        ratio = content["precisions"][best]["seconds_per_update_ratio"]
-        why = (
-            f"{ratio:.2f} x the time per update of {baseline}, and no return is significantly lower"
-        )
-        judged_by = content["judged_by"]
-        low = content["differences"][best]["returns"][judged_by]["low"]
-        if low < 0:
-            name = comparison.measure_name(judged_by)
-            why += f" (a {name} lower by up to {number(-low)} is not excluded)"
-    if len(content["precisions"]) == 1:
-        why = "it is the only precision in this comparison"
+    best = content["recommended"]
     device = content["device"] or "the machine of these runs"
     lines = [
         f"# Precision on {content['task']}: use {best}",
         "",
-        f"**Use `{content['precisions'][best]['flags']}` on {device}**: {why}.",
+        f"**Use `{content['precisions'][best]['flags']}` on {device}**: {reason(content)}.",
         "",
         *(f"- {reason}" for reason in content["reasons"]),
     ]
@@ -108,11 +95,37 @@ def verdict(content: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def reason(content: Mapping[str, Any]) -> str:
+    """Why this precision is recommended."""
+    best, baseline = content["recommended"], content["baseline"]
+    group = content["precisions"][baseline]
+    if len(content["precisions"]) == 1:
+        return "it is the only precision in this comparison"
+    if not group["finished"] and best != baseline:
+        return f"every run at {baseline} failed"
+    if not group["finished"]:
+        return f"no run at {baseline} has finished, so there is nothing to compare with"
+    if best == baseline:
+        return f"no other precision is clearly faster with returns that hold up to {baseline}'s"
+    ratio = content["precisions"][best]["seconds_per_update_ratio"]
+    returns = content["differences"][best]["returns"]
+    name = comparison.measure_name(content["judged_by"])
+    low = returns[content["judged_by"]]["low"]
+    text = (
+        f"{ratio:.2f} x the time per update of {baseline}, and the {name} is not significantly "
+        "lower"
+    )
+    if low < 0:
+        text += f" (one lower by up to {number(-low)} is not excluded)"
+    lower = [comparison.measure_name(k) for k, v in returns.items() if v["called"] and v["iqm"] < 0]
+    return text + (f"; but the {' and the '.join(lower)} is" if lower else "")
+
+
 def precision_rows(content: Mapping[str, Any]) -> list[list[str]]:
     """Header and one row per precision."""
-    measures = shown_measures(content)
+    measures = measure_titles(content)
     rows = [
-        ["precision", *map(comparison.measure_name, measures), "s per update", "ratio"]
+        ["precision", *measures.values(), "s per update", "ratio"]
         + ["memory GiB", "checkpoint MB", "steps skipped", "norms not finite"]
     ]
     for label, group in content["precisions"].items():
@@ -132,11 +145,12 @@ def precision_rows(content: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def shown_measures(content: Mapping[str, Any]) -> list[str]:
-    """The returns that any run has."""
-    groups = content["precisions"].values()
-    played = any(run["greedy"] for group in groups for run in group["runs"])
-    return [name for name in comparison.MEASURES if name != "greedy_return" or played]
+def measure_titles(content: Mapping[str, Any]) -> dict[str, str]:
+    """What the returns that are compared are called in tables."""
+    count = content["greedy_games"]
+    games_of = {"greedy_return": f", {count} game{'s' * (count > 1)}"}
+    names = comparison.measures(count)
+    return {name: comparison.measure_name(name) + games_of.get(name, "") for name in names}
 
 
 def difference_lines(content: Mapping[str, Any]) -> list[str]:
@@ -144,12 +158,11 @@ def difference_lines(content: Mapping[str, Any]) -> list[str]:
     lines = []
     for label, found in content["differences"].items():
         rows = [["", "difference", "better", "p, corrected", "significant"]]
-        for name in shown_measures(content):
+        for name, shown in measure_titles(content).items():
             each = found["returns"][name]
             better = each["better"]
             chance = with_interval(*(v and 100 * v for v in better.values())) + " %"
             chance = "-" if better["low"] is None else chance  # of one pair it is all or nothing
-            shown = comparison.measure_name(name)
             rows.append([shown, interval(each), chance, "-", significant(each)])
         for name, each in found["losses"].items():
             chance = number(each["p_adjusted"])
@@ -201,9 +214,10 @@ def scale_section(content: Mapping[str, Any]) -> list[str]:
 
 def run_rows(content: Mapping[str, Any]) -> list[list[str]]:
     """Header and one row per run, failed ones with their error."""
-    played = "greedy_return" in shown_measures(content)
+    played = bool(content["greedy_games"])
     rows = [["run", "seed", "status", "env frames", "updates", "hours", "final return"]]
-    rows[0] += ["greedy return, interval over its games"] * played + ["error"]
+    title = measure_titles(content).get("greedy_return")
+    rows[0] += [f"{title}, interval over games"] * played + ["error"]
     for group in content["precisions"].values():
         for run in group["runs"]:
             greedy = run["greedy"] or {"mean": None, "low": None, "high": None}
@@ -246,8 +260,8 @@ def draw(path: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> None:
     shown = [_returns, _loss, _times]
     if any(comparison.loss_scales(run) for run in runs):
         shown.append(_scales)
-    if any(map(games.returns, runs)):
-        shown.append(_greedy)
+    if summary["greedy_games"]:
+        shown.append(functools.partial(_greedy, count=summary["greedy_games"]))
     rows, columns = LAYOUTS[len(shown)]
     with figure(path, max(12, 5 * columns), 4.2 * rows) as drawing:
         drawing.suptitle(f"{summary['task']}: precision, {each} each")
@@ -293,9 +307,9 @@ def _times(axes, groups):
     axes.set(title="Time per update: each run, and the median", ylabel="seconds")
 
 
-def _greedy(axes, groups):
+def _greedy(axes, groups, count):
     for i, (style, runs) in enumerate(zip(_styles(groups), groups.values(), strict=True)):
-        played = [found for run in runs if (found := games.summary(run))]
+        played = [found for run in runs if (found := games.summary(run, count))]
         for j, found in enumerate(played):
             x = i + 0.6 * ((j + 0.5) / len(played) - 0.5)
             axes.plot(x, found["mean"], "o", color=style["color"])
@@ -304,18 +318,19 @@ def _greedy(axes, groups):
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_ylim(min(0, axes.get_ylim()[0]))
-    axes.set(title="Greedy games: each run, 95 % over its games", ylabel="mean return")
+    axes.set(title=f"Greedy: each run, {count} games, 95 %", ylabel="mean return")
 
 
 def _scales(axes, groups):
-    styles = dict(zip(OPTIMIZERS, ("-", "--", ":"), strict=True))
+    dashes = ("-", "--", ":", "-.", (0, (1, 4)), (0, (6, 4)))
+    styles = dict(zip(OPTIMIZERS, dashes, strict=True))
     lines = {}
     for style, runs in zip(_styles(groups), groups.values(), strict=True):
         for run in runs:
             for name, dashes in styles.items():
                 x, scale = run.series(f"{name}_loss_scale", "updates")
                 if len(x):
-                    drawn = axes.step(x, scale, dashes, where="post", color=style["color"])
+                    drawn = axes.step(x, scale, ls=dashes, where="post", color=style["color"])
                     lines[name] = drawn[0]
     axes.set(title="Loss scale (each run)", xlabel="updates", ylabel="scale")
     axes.set_yscale("log", base=2)

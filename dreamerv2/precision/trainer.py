@@ -16,7 +16,9 @@ def report(directory: Path, runs: Sequence[Run], command: str, greedy: int = 0) 
     greedy: games that each finished run plays first, unless it has.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    games.play_missing(runs, greedy)
+    if missing := games.missing(runs, greedy):
+        comparison_report.write(directory, runs, command)  # in case that they are not played
+        games.play(missing, greedy)
     content = comparison_report.write(directory, runs, command)
     print("\n".join(comparison_report.verdict(content)))
     print(f"\nReport: {directory / 'report.md'}", flush=True)
