@@ -156,7 +156,7 @@ class Checkpoints:
         self._directory = Path(directory)
         self._keep = keep
         self._temporary: Path | None = None
-        self._whole: set[Path] = set()  # written or read by this process
+        self._known: dict[Path, bool] = {}  # written or read by this process: is it temporary?
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._writing: collections.deque[concurrent.futures.Future] = collections.deque()
 
@@ -179,16 +179,21 @@ class Checkpoints:
         path = self._directory / f"{agent_steps:012d}.npz"
         temporary = temporary and (path == self._temporary or not path.exists())
         save(path, arrays, {**meta, _TEMPORARY: True} if temporary else meta)
-        self._whole.add(path)
+        self._known[path] = temporary
         if self._temporary not in (None, path):
             self._temporary.unlink(missing_ok=True)
         self._temporary = path if temporary else None
-        if temporary:
-            return path
-        others = [other for other in self.all() if other != path and self._is_whole(other)]
-        for other in others[: max(0, len(others) - self._keep + 1)]:
-            other.unlink()
+        if not temporary:
+            self._clear_away(path)
         return path
+
+    def _clear_away(self, newest: Path) -> None:
+        """Removes temporary ones that a killed process left, and the oldest beyond `keep`."""
+        kinds = {path: self._is_temporary(path) for path in self.all() if path != newest}
+        others = [path for path, temporary in kinds.items() if temporary is False]
+        left = [path for path, temporary in kinds.items() if temporary]
+        for path in (*left, *others[: max(0, len(others) - self._keep + 1)]):
+            path.unlink()
 
     def save_behind(
         self,
@@ -219,18 +224,19 @@ class Checkpoints:
     def load(self, path: Path) -> tuple[dict[str, np.ndarray], dict]:
         """As the function `load`. A temporary one gives way to the next, as if just written."""
         arrays, meta = load(path)
-        self._whole.add(path)
-        if meta.pop(_TEMPORARY, False):
+        self._known[path] = meta.pop(_TEMPORARY, False)
+        if self._known[path]:
             self._temporary = path
         return arrays, meta
 
-    def _is_whole(self, path: Path) -> bool:
-        if path not in self._whole:
+    def _is_temporary(self, path: Path) -> bool | None:
+        """Whether it gives way to the next one; None for one that cannot be read."""
+        if path not in self._known:
             try:
-                self.load(path)
+                self._known[path] = load(path)[1].get(_TEMPORARY, False)
             except CheckpointError:
-                return False
-        return True
+                return None
+        return self._known[path]
 
     def all(self) -> list[Path]:
         """Every checkpoint, fewest agent steps first."""

@@ -15,6 +15,7 @@ import numpy as np
 from common.device import import_tensorflow, usable_cores
 
 # How long a worker waits for the others to come, and after how long it says so again.
+LAST_PORT = 65535
 PATIENCE_SECONDS = 300.0
 REMINDER_SECONDS = 30.0
 _EXAMPLE = (
@@ -76,7 +77,8 @@ def from_tf_config(text: str | None) -> Cluster:
 
 def _check_addresses(addresses: Sequence[Any], index: int) -> None:
     for address in addresses:
-        if not isinstance(address, str) or not re.fullmatch(r".+:\d{1,5}", address):
+        fits = isinstance(address, str) and re.fullmatch(r".+:\d{1,5}", address)
+        if not fits or int(address.rpartition(":")[2]) > LAST_PORT:
             raise ValueError(f"TF_CONFIG: worker {address!r}, expected HOST:PORT")
     if len(set(addresses)) < len(addresses):
         raise ValueError("TF_CONFIG: an address is there twice; expected one for each worker")

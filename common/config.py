@@ -233,7 +233,7 @@ class Config(Mapping):
         flat, chosen = {}, {}
         for key, value in flatten(values).items():
             matches = (kind for name, kind in (kinds or {}).items() if re.fullmatch(name, key))
-            section = (open_maps or {}).get(key.rpartition(".")[0])
+            section = _open_kind(key, open_maps or {})
             try:
                 chosen[key] = next(matches, None) or section or kind_of(value)
             except TypeError as error:
@@ -265,11 +265,9 @@ class Config(Mapping):
 
     def kind(self, key: str) -> Kind:
         """The kind of values that a dotted key accepts; ConfigError if there is no such key."""
-        section, _, name = key.rpartition(".")
-        if key in self._kinds:
-            return self._kinds[key]
-        if section in self._open_maps and name:
-            return self._open_maps[section]
+        kind = self._kinds.get(key) or _open_kind(key, self._open_maps)
+        if kind is not None:
+            return kind
         raise ConfigError(self._unknown(key))
 
     def update(self, changes: Mapping[str, Any]) -> "Config":
@@ -367,7 +365,7 @@ class Config(Mapping):
             keys = [key for key in self._flat if re.fullmatch(name, key)]
         except re.error as error:
             raise ConfigError(f"{name} is not a regular expression: {error}") from None
-        if not keys and name.rpartition(".")[0] in self._open_maps:
+        if not keys and _open_kind(name, self._open_maps):
             return [name]  # a name with a slash or a space
         if not keys:
             raise ConfigError(self._unknown(name))
@@ -378,6 +376,15 @@ class Config(Mapping):
             names = ", ".join(k for k in self._flat if k.startswith(key + "."))
             return f"{key} is a section with the keys {names}; set one of these or give a mapping"
         return f"unknown key {key}" + nearest(key, self._flat)
+
+
+def _open_kind(key: str, open_maps: Mapping[str, Kind]) -> Kind | None:
+    """The kind of a key in a section that takes any name, also one with dots."""
+    for section, kind in open_maps.items():
+        start = section and section + "."
+        if key.startswith(start) and key != start:
+            return kind
+    return None
 
 
 def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:

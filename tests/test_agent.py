@@ -457,8 +457,10 @@ def test_without_images_there_is_nothing_to_show():
     assert agent.report(tiny.batch(agent, steps=6)) == {}
 
 
-def test_batches_of_any_sizes_can_be_learned_and_reported_one_after_the_other():
-    agent = tiny.agent({"image": tiny.IMAGE, "vector": tiny.VECTOR}, jit=True)
+@pytest.mark.parametrize("behavior", ["greedy", "Plan2Explore"])
+def test_batches_of_any_sizes_can_be_learned_and_reported_one_after_the_other(behavior):
+    spaces = {"image": tiny.IMAGE, "vector": tiny.VECTOR}
+    agent = tiny.agent(spaces, jit=True, expl_behavior=behavior)
     for rows, steps in ((2, 3), (3, 3), (2, 4)):
         batch = tiny.batch(agent, rows, steps)
         _, metrics = agent.train(batch, None, 0)

@@ -49,6 +49,11 @@ def test_a_loop_counts_once_per_step():
     assert gflop(power, tf.ones([4, 4]), loop_steps=9) == 9 * 2 * 4**3
 
 
+def test_a_function_that_is_called_counts_each_time():
+    square = tf.function(lambda x: tf.matmul(x, x))
+    assert gflop(lambda x: square(square(x)), tf.ones([4, 4])) == 2 * 2 * 4**3
+
+
 def test_a_product_of_unknown_shape_is_an_error():
     spec = tf.TensorSpec([None, 4])
     with pytest.raises(ValueError, match="cannot count"):

@@ -206,6 +206,18 @@ def test_a_temporary_checkpoint_stays_until_the_next_one(tmp_path):
     assert kept == [[1], [1, 2], [1, 3], [1, 4], [1, 4, 5], [4, 6]]
 
 
+def test_a_temporary_checkpoint_that_a_killed_process_left_takes_no_place(tmp_path):
+    killed = Checkpoints(tmp_path, keep=2)
+    for steps, temporary in ((100, False), (200, False), (250, True)):
+        killed.save(steps, ARRAYS, META, temporary)
+    killed._temporary = None  # before it could remove it
+    killed.save(300, ARRAYS, META, temporary=True)
+    resumed = Checkpoints(tmp_path, keep=2)
+    resumed.load(resumed.path())
+    resumed.save(400, ARRAYS, META)
+    assert [int(p.stem) for p in resumed.all()] == [200, 400]
+
+
 def test_writers_at_the_same_time_do_not_meet(tmp_path):
     path = tmp_path / "a.npz"
     with write_atomically(path) as one, write_atomically(path) as other:

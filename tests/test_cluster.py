@@ -38,6 +38,7 @@ MISTAKES = [
     ('{"cluster": {}}', "TF_CONFIG: 'worker' is missing; expected {"),
     (config(kind="ps"), "TF_CONFIG: job 'ps', expected workers alone"),
     (config(["a:1", "b"]), "TF_CONFIG: worker 'b', expected HOST:PORT"),
+    (config(["a:1", "b:65536"]), "TF_CONFIG: worker 'b:65536', expected HOST:PORT"),
     (config(["a:1", "a:1"]), "TF_CONFIG: an address is there twice"),
     (config(index=2), "TF_CONFIG: task index 2, expected 0 to 1"),
 ]

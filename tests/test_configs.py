@@ -353,10 +353,12 @@ def test_nonsense_is_one_line_before_anything_is_built(flags, message):
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize("key", ["walker/pos", "agent position", "a:b"])
+@pytest.mark.parametrize("key", ["walker/pos", "agent position", "a:b", "robot.pos", "a.b c"])
 def test_the_loss_of_an_observation_of_any_name_can_be_scaled(key):
     config = blocks.parse_args(["--logdir", "a", f"--loss_scales.{key}", "7"]).config
     assert config.loss_scales[key] == 7
+    again = blocks.defaults().update(config.nested())  # as it is saved
+    assert again.loss_scales[key] == 7
 
 
 def test_a_yaml_file_that_refers_to_itself_is_refused(tmp_path):
@@ -381,6 +383,9 @@ def test_a_yaml_file_that_refers_to_itself_is_refused(tmp_path):
         ({"dataset.batch": 10**6, "dataset.length": 10**6}, "dataset: an update on batch 1000000"),
         # The images alone would fit; what is imagined from them does not.
         ({"dataset.batch": 50_000}, r"batch 50000 of length 50 takes [\d,]+ GiB or more"),
+        ({"decoder.image_weights": True}, "decoder.image_weights: true needs encoder.image_stats"),
+        ({"encoder.image_scales": 2}, "encoder.image_scales: 2 needs encoder.image_net mlp"),
+        ({"xla": True, "jit": False}, "xla: true needs jit true"),
     ],
 )
 def test_values_that_cannot_work_together_are_found_before_anything_is_built(changes, message):
@@ -388,6 +393,18 @@ def test_values_that_cannot_work_together_are_found_before_anything_is_built(cha
     check.check(blocks.make_config(["atari"]), OneHot(4), obs_space)
     with pytest.raises(ConfigError, match=message):
         check.check(blocks.make_config(["atari"], changes), OneHot(4), obs_space)
+
+
+def test_what_the_agent_does_not_read_takes_no_memory_and_workers_share_a_batch(monkeypatch):
+    box = gymnasium.spaces.Box(-1, 1, (10**6,), np.float32)
+    spaces = {"vector": gymnasium.spaces.Box(-1, 1, (3,), np.float32), "log_a": box, "other": box}
+    monkeypatch.setattr(check, "machine_memory", lambda: 2**30)
+    config = blocks.make_config(["vector"], {r"(encoder|decoder)\.mlp_keys": "vector"})
+    check.check(config, OneHot(2), spaces)
+    config = config.update({r"(encoder|decoder)\.mlp_keys": "vector|other"})
+    with pytest.raises(ConfigError, match="dataset: an update on batch"):
+        check.check(config, OneHot(2), spaces)
+    check.check(config, OneHot(2), spaces, workers=16)
 
 
 def test_a_batch_of_half_precision_may_be_nearly_twice_as_large(monkeypatch):

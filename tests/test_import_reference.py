@@ -284,6 +284,19 @@ def test_an_import_that_fails_on_the_way_leaves_nothing(tmp_path, monkeypatch):
     assert not any((tmp_path / "run").iterdir())
 
 
+def test_a_folder_where_one_stands_and_a_link_to_one_can_be_filled(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    import_run(RUN, tmp_path / "link")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"checkpoints", "config.yaml", "train_episodes", "eval_episodes"}
+    assert not [name for name in names if name.startswith(".")]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    import_run(RUN.resolve(), Path("."))
+    assert {path.name for path in Path().iterdir()} == names
+
+
 def test_the_logdir_appears_whole_in_the_last_step(tmp_path, monkeypatch):
     logdir, replace = tmp_path / "run", os.replace
 

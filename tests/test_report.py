@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import types
 
 import imageio.v3 as iio
 import numpy as np
@@ -13,6 +14,8 @@ from dreamerv2.page.html import write_at_end
 from dreamerv2.reference import verdict
 from dreamerv2.run import starts
 from dreamerv2.run.blocks import make_config
+
+MEASURE = verdict.measure  # which the fixture below replaces
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +144,19 @@ def test_another_file_or_none_is_compared_where_that_is_asked_for(logdir, compar
     assert comparisons == ["other.npz"] and verdict.known() is None
     assert report.main(["--logdir", str(logdir), "--parity", "none"]) == 0
     assert comparisons == ["other.npz"]
+
+
+def test_a_comparison_that_breaks_is_no_difference_and_is_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    broken = types.SimpleNamespace(returncode=1, stdout="", stderr="Traceback\nMemoryError: 9 GiB")
+    monkeypatch.setattr(verdict, "measure", MEASURE)
+    monkeypatch.setattr(verdict.subprocess, "run", lambda *_, **__: broken)
+    with pytest.raises(ValueError, match="^MemoryError: 9 GiB$"):
+        verdict.measured()
+    broken.stderr = ""
+    with pytest.raises(ValueError, match="parity ended with code 1"):
+        verdict.measured()
+    assert verdict.known() is None
 
 
 def test_a_cache_that_cannot_be_written_or_read_is_no_mistake(comparisons, monkeypatch, tmp_path):

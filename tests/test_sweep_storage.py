@@ -97,6 +97,32 @@ def test_at_every_moment_a_checkpoint_has_its_episodes_and_metrics(store, logdir
     assert seen[-1] == 6 and 1 in seen  # metrics, settings, two of each other; one by one
 
 
+def test_a_run_that_saves_during_a_push_leaves_the_store_its_checkpoint(
+    store, logdir, monkeypatch, tmp_path
+):
+    mirror = storage.Mirror(store, logdir)
+    mirror._stored.clear()  # as if the run was new
+    mirror.push()
+    (logdir / "checkpoints" / f"{100:012d}.npz").unlink()  # it was a temporary one
+    save(logdir, 200)
+    upload, saved = storage.Mirror._upload, []
+
+    def uploaded(self, path):
+        upload(self, path)
+        if not saved:
+            saved.append(path)
+            for old in (logdir / "checkpoints").iterdir():
+                old.unlink()
+            save(logdir, 300)
+
+    monkeypatch.setattr(storage.Mirror, "_upload", uploaded)
+    mirror.push()
+    folder = tmp_path / "store" / "deep" / logdir.name / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["000000000100.npz"]
+    mirror.push()
+    assert [path.name for path in folder.iterdir()] == ["000000000300.npz"]
+
+
 def test_a_file_is_there_whole_or_not_at_all(store, logdir, monkeypatch):
     mirror = storage.Mirror(store, logdir)
     mirror._stored.clear()

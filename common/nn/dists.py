@@ -1,7 +1,7 @@
-"""Distributions: TensorFlow Probability's, plus the two that the agent needs differently.
+"""Distributions: TensorFlow Probability's, plus those that the agent needs differently.
 
-All parameters are float32. `sample(dist, draws)` is the only way in which the agent draws, so that
-`Modes` replaces every draw.
+All parameters are float32. What is drawn takes its randomness from `draws` alone, so that `Modes`
+replaces every draw.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,8 @@ def count_gflop(function: tf.types.experimental.ConcreteFunction, loop_steps: in
 
     Args:
         function: traced with static shapes.
-        loop_steps: how often the body of each loop runs; our only loops run over time.
+        loop_steps: how often the body of each loop runs; our only loops run over time. (A forward
+            loop makes its first step outside of its body, so that one step too many is counted.)
 
     Raises:
         ValueError: a product's shape is not static, so that it cannot be counted.
@@ -28,6 +29,8 @@ def _graph(graph, loop_steps: int) -> float:
         if op.type in ("While", "StatelessWhile"):
             body = graph._get_function(op.get_attr("body").name).graph
             total += loop_steps * _graph(body, loop_steps)
+        elif op.type in ("PartitionedCall", "StatefulPartitionedCall"):
+            total += _graph(graph._get_function(op.get_attr("f").name).graph, loop_steps)
         elif op.type in _COUNTS:
             total += 2.0 * _COUNTS[op.type](op)
     return total

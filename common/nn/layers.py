@@ -41,11 +41,11 @@ class Module:
         return list(self.named_variables().values())
 
 
-def activation(name: str, key: str = "act") -> Callable[[tf.Tensor], tf.Tensor]:
+def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """The activation called `name`: `none`, `mish`, or any function of `tf.nn` or `tf`.
 
     Raises:
-        ValueError: there is none of that name; the message says that `key` asked for it.
+        ValueError: there is none of that name.
     """
     if name == "none":
         return lambda x: x
@@ -54,7 +54,7 @@ def activation(name: str, key: str = "act") -> Callable[[tf.Tensor], tf.Tensor]:
     for namespace in (tf.nn, tf):
         if callable(getattr(namespace, name, None)):
             return getattr(namespace, name)
-    raise ValueError(f"{key}: got {name!r}, expected none, mish or a function of tf.nn or tf")
+    raise ValueError(f"act: got {name!r}, expected none, mish or a function of tf.nn or tf")
 
 
 def glorot(rng: np.random.Generator, shape: Sequence[int]) -> tf.Variable:

@@ -14,7 +14,7 @@ from common.data.spaces import is_discrete
 from common.envs.observations import as_row
 from common.nn import dists
 from common.nn.draws import Draws, Modes
-from common.nn.layers import Module, activation
+from common.nn.layers import Module
 from common.seeds import derive_seed
 from dreamerv2.agent.behavior import Behavior, Learned
 from dreamerv2.agent.dreams import Dreamer
@@ -47,7 +47,7 @@ class Agent(Module):
         act_space: `OneHot`, or a Box in [-1, 1] of rank 1.
 
     Raises:
-        ValueError: the configuration does not fit the spaces, or an activation does not exist.
+        ValueError: the configuration does not fit the spaces.
     """
 
     devices: Sequence[str] = ("",)  # of this process, on which an update computes; "" is any
@@ -58,9 +58,6 @@ class Agent(Module):
         obs_space: Mapping[str, gymnasium.spaces.Box],
         act_space: gymnasium.spaces.Box,
     ):
-        for key in config.flat:
-            if key.endswith(".act"):
-                activation(config[key], key)
         self.config = config
         self.agent_steps = 0  # that it has learned from; known for an agent that was loaded
         self.obs_space, self.act_space = dict(obs_space), act_space
@@ -312,7 +309,7 @@ class Agent(Module):
     # State
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Everything that has state, by name: networks, moments, loss scales, counters, seeds."""
+        """Everything that has state, by name: networks, moments, loss scales, counters."""
         return {name: v.numpy() for name, v in self.named_variables().items()}
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -169,10 +169,10 @@ class Plan2Explore(Explorer):
             "embed": model.embed,
             "feat": model.feat,
         }[config.disag_target]
-        steps = data["action"].shape[1] - config.disag_offset
+        offset = config.disag_offset
         inputs = joined(model.feat, data["action"] if config.disag_action_cond else None)
-        inputs = tf.stop_gradient(inputs[:, :steps])
-        target = tf.cast(tf.stop_gradient(target[:, config.disag_offset :]), tf.float32)
+        inputs = tf.stop_gradient(inputs[:, :-offset] if offset else inputs)
+        target = tf.cast(tf.stop_gradient(target[:, offset:]), tf.float32)
         likes = [head(inputs).log_prob(target) for head in self.heads.values()]
         return -tf.add_n([tf.reduce_mean(like) for like in likes])
 

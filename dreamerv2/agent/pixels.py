@@ -9,7 +9,7 @@ import tensorflow as tf
 from common.nn import replica
 from common.nn.layers import Module, leading
 
-# Of a pixel whose deviation and margin make this together, where pixels are weighted.
+# Deviation plus margin of a pixel whose weight is 1, where pixels are weighted.
 WEIGHT = 0.1
 
 
@@ -20,7 +20,7 @@ class PixelStats(Module):
     does change is what a network sees first.
     """
 
-    momentum = 0.999  # of the running statistics, once as many updates have passed
+    momentum = 0.999  # after 1,000 updates; before that all count alike
     margin = 0.03  # added to the deviation: of brightness, from 0 to 1
 
     def __init__(self, shape):

@@ -77,9 +77,9 @@ class WorldModel(Module):
         for name in self._config.grad_heads:
             if name not in heads:
                 raise ValueError(f"grad_heads: no head {name!r}, expected some of {heads}")
-        losses = ["kl", "reward", "discount", "proprio", *self.decoder.keys]
-        for name in self._config.loss_scales:
-            if name not in losses:
+        losses = ["kl", "reward", "discount", *self.decoder.keys]
+        for name in self._config.loss_scales.flat:
+            if name not in (*losses, "proprio"):  # which all configurations of the author have
                 raise ValueError(f"loss_scales.{name}: no such loss, expected one of {losses}")
 
     @property

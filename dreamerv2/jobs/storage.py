@@ -127,7 +127,11 @@ class Mirror:
         first = [path for path in self._local() if path.parent.name != CHECKPOINTS]
         for path in (*first, *saved):
             self._upload(path)
-        for path in set(self._stored) - set(self._local()):
+        gone = set(self._stored) - set(self._local())
+        if not set(saved) <= set(self._stored):
+            # The run has saved in the meantime: what the store has stays until the next push.
+            gone = {path for path in gone if path.parent.name != CHECKPOINTS}
+        for path in gone:
             self._storage.files.delete_file(self._address(path))
             del self._stored[path]
         self._saved = saved

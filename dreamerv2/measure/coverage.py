@@ -245,7 +245,8 @@ def _draw_curves(axes: "Axes", groups: Sequence[Group], grid: Grid) -> None:
     for group, color in zip(groups, COLORS, strict=False):
         at, values = group.frames, grid.counted(group.seen)
         axes.plot(at, values.T, color=color, lw=0.6, alpha=0.5)
-        label = verbatim(f"{group.behavior}, {len(values)} seeds")
+        seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+        label = verbatim(f"{group.behavior}, {seeds}")
         axes.plot(at, values.mean(0), color=color, label=label)
         if len(values) >= FEWEST_RUNS:
             axes.fill_between(at, *bootstrap_mean(values, 0), color=color, alpha=0.15, lw=0)

@@ -28,6 +28,8 @@ SIZES = {"full": ("atari",), "small": ("atari", "small")}
 EPISODE_STEPS = 500
 # Keys that decide what an update computes.
 NETWORKS = re.compile(r"(encoder|decoder|rssm|reward_head|discount_head|actor|critic)\.|features$")
+# Keys that decide how much it computes.
+WORK = re.compile(rf"{NETWORKS.pattern}|dataset\.|imag_horizon$|expl_behavior$|pred_discount$")
 MATRIX = 4096  # rows and columns of the large matrix product
 
 
@@ -234,7 +236,8 @@ def _share(size: str, agent, batch, result) -> dict[str, Any]:
 
     function = agent._train.get_concrete_function(*agent.train_inputs(batch))
     counted = count_gflop(function, agent.config.dataset.length)
-    gflop = REFERENCE_GFLOP.get(size, counted)
+    usual = size in SIZES and _same_work(agent.config, make_config(SIZES[size]))
+    gflop = REFERENCE_GFLOP[size] if usual else counted
     gflops = gflop / result["update_seconds"]
     return {
         "gflop": gflop,
@@ -242,6 +245,12 @@ def _share(size: str, agent, batch, result) -> dict[str, Any]:
         "gflops": gflops,
         "fraction": gflops / result["matmul_gflops"],
     }
+
+
+def _same_work(config: Config, other: Config) -> bool:
+    """Whether an update computes as much, whatever the precision and the devices."""
+    keys = [key for key in config.flat if WORK.match(key)]
+    return all(config[key] == other[key] for key in keys)
 
 
 def _parts(agent, batch) -> dict[str, float]:

@@ -31,7 +31,7 @@ HOW_TO_READ = """\
 An age is a checkpoint. {batches} *Other noise* is how far two float32 updates on the same batch are
 apart when only the noise differs. The report of each age says how its numbers are measured."""
 
-Audit = Mapping[str, Any]  # what audit.measure_checkpoint found
+Audit = Mapping[str, Any]  # what an audit of one age found
 Content = Mapping[str, Any]  # report.json: command, device, task, updates, and the audits by age
 
 

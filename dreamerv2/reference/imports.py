@@ -202,9 +202,15 @@ def import_run(source: str | Path, logdir: str | Path) -> Imported:
 
 
 def _write(source: Path, logdir: Path, agent, found: Imported) -> None:
-    """Fills a directory beside `logdir`, which then takes its place."""
+    """Fills a directory beside `logdir`, which then takes its place.
+
+    A directory that is there already cannot always be replaced (a mount, a link, where one stands):
+    that is filled in one beside its content, the checkpoint last.
+    """
+    there = logdir.exists()
     logdir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=logdir.parent, prefix=f".{logdir.name}-") as temporary:
+    place = logdir if there else logdir.parent
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{logdir.name}-") as temporary:
         run = Path(temporary) / "run"
         run.mkdir()
         for name in ("train_episodes", "eval_episodes"):
@@ -220,4 +226,8 @@ def _write(source: Path, logdir: Path, agent, found: Imported) -> None:
         )
         arrays = snapshot.under("agent", agent.state_dict())
         Checkpoints(run / "checkpoints", keep=1).save(found.agent_steps, arrays, meta)
-        os.replace(run, logdir)
+        if not there:
+            os.replace(run, logdir)
+            return
+        for path in sorted(run.iterdir(), key=lambda path: path.name == "checkpoints"):
+            os.replace(path, logdir / path.name)

@@ -32,13 +32,15 @@ def measure(path: Path) -> str:
     """What the command `parity` prints of a golden file; half a minute of a core.
 
     Raises:
-        ValueError: the file cannot be used.
+        ValueError: the file cannot be used, or the command broke.
     """
     command = [sys.executable, "-m", "dreamerv2.parity", str(path)]
     result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode not in (AGREES, DIFFERS):
-        raise ValueError(result.stderr.strip().removeprefix("error: "))
-    return result.stdout.strip()
+    text = result.stdout.strip()
+    if result.returncode not in (AGREES, DIFFERS) or not text:  # Python's own code is 1 as well
+        said = result.stderr.strip().splitlines() or [f"parity ended with code {result.returncode}"]
+        raise ValueError(said[-1].removeprefix("error: "))
+    return text
 
 
 def known() -> str | None:

@@ -1,10 +1,10 @@
 """What keys must be to each other and to the environment, checked before anything is built."""
 
 import itertools
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from common.config import Config, ConfigError
 from common.data.replay import machine_memory, row_bytes
@@ -15,12 +15,16 @@ FLOAT32 = 4  # bytes
 BYTES_PER_PARAMETER = 4 * FLOAT32
 
 
-def check(config: Config, act_space: Any, obs_space: Mapping[str, Any]) -> None:
-    """ConfigError for values that cannot work together; the message names the keys."""
+def check(config: Config, act_space: Any, obs_space: Mapping[str, Any], workers: int = 1) -> None:
+    """ConfigError for values that cannot work together; the message names the keys.
+
+    workers: machines that share each batch.
+    """
+    _check_unread(config)
     _check_lengths(config)
     _check_actor(config, act_space)
     _check_reward_head(config, act_space)
-    _check_memory(config, act_space, obs_space)
+    _check_memory(config, act_space, obs_space, workers)
 
 
 def check_split(config: Config, devices: int, workers: int) -> None:
@@ -33,6 +37,19 @@ def check_split(config: Config, devices: int, workers: int) -> None:
             f"dataset.batch: {batch} cannot be split over {found}{each}; expected a multiple of "
             f"{shares}"
         )
+
+
+def _check_unread(config: Config) -> None:
+    """Keys that nobody would read without another one."""
+    if config.decoder.image_weights and not config.encoder.image_stats:
+        raise ConfigError("decoder.image_weights: true needs encoder.image_stats true")
+    for name in ("encoder", "decoder"):
+        if config[name].image_scales > 1 and config[name].image_net != "mlp":
+            raise ConfigError(
+                f"{name}.image_scales: {config[name].image_scales} needs {name}.image_net mlp"
+            )
+    if config.xla and not config.jit:
+        raise ConfigError("xla: true needs jit true")
 
 
 def _check_lengths(config: Config) -> None:
@@ -71,7 +88,9 @@ def _check_reward_head(config: Config, act_space: Any) -> None:
         )
 
 
-def _check_memory(config: Config, act_space: Any, obs_space: Mapping[str, Any]) -> None:
+def _check_memory(
+    config: Config, act_space: Any, obs_space: Mapping[str, Any], workers: int
+) -> None:
     """A width too many costs most where layers grow with the square of it."""
     there = machine_memory()
     sizes = _parameters(config, act_space)
@@ -82,7 +101,7 @@ def _check_memory(config: Config, act_space: Any, obs_space: Mapping[str, Any]) 
             f"{largest}: layers of {_widths(config[largest])} take {_gib(needed)} GiB with "
             f"gradients and moments; this machine has {_gib(there)} GiB"
         )
-    rows = config.dataset.batch * config.dataset.length
+    rows = config.dataset.batch // workers * config.dataset.length
     needed = rows * _row_bytes(config, obs_space)
     if needed > there:
         raise ConfigError(
@@ -94,14 +113,26 @@ def _check_memory(config: Config, act_space: Any, obs_space: Mapping[str, Any]) 
 def _row_bytes(config: Config, obs_space: Mapping[str, Any]) -> int:
     """What an update holds at least for each row of the batch.
 
-    Its observations, as they are stored, as what is computed in and as predictions of these, and
-    the states that are imagined from it.
+    The observations that the agent reads, as they are stored and as what is computed in, those that
+    it predicts as predictions, and the states that are imagined from it.
     """
     number = FLOAT32 if config.precision in (32, "tf32") else FLOAT32 // 2
-    stored = sum(row_bytes(space) for space in obs_space.values())
-    observed = sum(int(np.prod(space.shape)) for space in obs_space.values())
+    read, predicted = (_matching(config[name], obs_space) for name in ("encoder", "decoder"))
+    stored = sum(row_bytes(obs_space[key]) for key in read | predicted)
+    observed = sum(math.prod(obs_space[key].shape) for key in (*read, *predicted))
     state = config.rssm.deter + config.rssm.stoch * (config.rssm.discrete or 1)
-    return stored + number * (2 * observed + config.imag_horizon * state)
+    return stored + number * (observed + config.imag_horizon * state)
+
+
+def _matching(net: Config, obs_space: Mapping[str, Any]) -> set[str]:
+    """Keys of the observations that an encoder reads or a decoder predicts."""
+    patterns = {1: net.mlp_keys, 3: net.cnn_keys}
+    ranks = {key: len(space.shape) for key, space in obs_space.items()}
+    return {
+        key
+        for key, rank in ranks.items()
+        if rank in patterns and re.match(patterns[rank], key) and not key.startswith("log_")
+    }
 
 
 def _parameters(config: Config, act_space: Any) -> dict[str, int]:

@@ -104,7 +104,7 @@ def make_agent(
 ) -> Any:
     """The agent on the devices that there are; says which, with versions."""
     team = team or Alone()
-    check(config, act_space, obs_space)
+    check(config, act_space, obs_space, team.size)
     print(setup_device(config.precision), flush=True)
     tf = import_tensorflow()
     kind, count = count_devices(config.devices)
