@@ -1,4 +1,5 @@
 # docker build -t dreamerv2 .
+# docker run --rm -v "$PWD/runs:/dreamerv2/runs" dreamerv2     (films an agent: runs/watch.gif)
 # docker run --rm -it -v "$PWD/runs:/dreamerv2/runs" dreamerv2 make train     (-it: Ctrl-C saves)
 # docker run --rm -it -v "$PWD/runs:/dreamerv2/runs" -p 127.0.0.1:8000:8000 dreamerv2 \
 #   make dream ARGS="--host 0.0.0.0"

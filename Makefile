@@ -6,8 +6,9 @@
 # make test    set up what is needed, then run the tests, two files at a time (ARGS="-n 0": one)
 # make test-legacy  the same for the packages gym and atari-py, in an environment of their own
 #
-# Variables: LOGDIR (where the run goes), ARGS (more flags), PYTHON (3.10, 3.11 or 3.12),
-# EXTRAS (extras of setup.py), VENV (where all is installed).
+# Variables: LOGDIR (where the run goes), AGENT (what watch and dream open: an agent that comes with
+# the project, or the directory of a run), ARGS (more flags), PYTHON (3.10, 3.11 or 3.12), EXTRAS
+# (extras of setup.py), VENV (where all is installed).
 # For example: make train LOGDIR=runs/pong ARGS="pong --seed 1"   (the block pong, on top of night)
 
 SHELL := /bin/bash
