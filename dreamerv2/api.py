@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Result", "evaluate", "load", "make_config", "render", "train"]
 
 
-def train(env: Any, config: Config, eval_env: Any = None) -> None:
+def train(env: Any, config: Config, eval_env: Any = None) -> bool:
     """Train an agent on an environment object, in `config.logdir`, until `config.steps`.
 
     env: the environment. config: from `make_config(blocks, overrides)`; the block `custom` is made
@@ -34,18 +34,29 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
       environment. What was trained on is recorded: `task` becomes `own_NAME` and `env` the class.
       With `envs` above 1, copies of the environment play, each in a process of its own: it is
       pickled, and the copies differ by the seed of their `reset`, where that takes one.
-    eval_env: another such environment for evaluations; without it there are none.
+    eval_env: another such environment for evaluations; without it there are none. Neither of the
+      two is closed.
 
     Resumes what is in the logdir, and returns after saving when interrupted by SIGINT or SIGTERM.
-    Raises ValueError for settings that do not fit.
+
+    Returns:
+        Whether `config.steps` are done; False where a signal ended it before.
+
+    Raises:
+        ValueError: settings or environments do not fit.
     """
     if not config.logdir:
         raise ValueError("logdir is empty; name a directory in the configuration")
+    if eval_env is not None and _inner(eval_env) is _inner(env):
+        raise ValueError(
+            "eval_env is the same environment as env: an evaluation would play on in the middle of "
+            "an episode of training; make another one"
+        )
     config = own.of_object(config, env)
     done = finish.finished(config)
     if done:
         print(done)
-        return
+        return True
     from dreamerv2.page.html import write_at_end
     from dreamerv2.run.factory import make_runner, prepared_envs
 
@@ -53,11 +64,16 @@ def train(env: Any, config: Config, eval_env: Any = None) -> None:
 
     def prepared(mode: str, seeds: Sequence[int]) -> list[Env]:
         given = objects[mode]
-        return [] if given is None else prepared_envs(config, given, mode, seeds)
+        if given is None:
+            return []
+        made = prepared_envs(config, given, mode, seeds)
+        return [_Lent(each) for each in made] if len(made) == 1 else made  # copies are ours
 
     runner = make_runner(config, prepared)
-    if runner.run() == 0 and runner.leads:
+    done = runner.run() == 0
+    if done and runner.leads:
         write_at_end(Path(config.logdir).expanduser())
+    return done
 
 
 def evaluate(
@@ -123,6 +139,11 @@ def render(
     path = film.out_path(Path(out).expanduser(), args, saved)
     film.shoot(args, saved, agent, film.screen_size(saved, args), path)
     return path
+
+
+def _inner(env: Any) -> Any:
+    """What an environment is without its wrappers."""
+    return getattr(env, "unwrapped", env)
 
 
 def _repeatedly(agent: "Agent", env: Any) -> Callable[[int], Env]:

@@ -4,6 +4,8 @@ import functools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -189,3 +191,38 @@ def test_an_environment_object_is_copied_or_cannot_be():
     stuck.lock = threading.Lock()
     with pytest.raises(ValueError, match="cannot be pickled"):
         make_envs(stuck, [0, 1])
+
+
+# Uses an environment whose process gets the signals of its group, and ends without closing it.
+UNCLOSED = """
+import os, signal, sys
+import numpy as np
+sys.path.insert(0, "tests")
+from test_envs_remote import ACTION, Remote, breaks
+import functools
+if __name__ == "__main__":
+    env = Remote(functools.partial(breaks, None, 3), seed=7)
+    env.reset()
+    pid = env._process.processes[0].pid
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(pid, number)
+        env.step(ACTION)
+    print(pid)
+"""
+
+
+def test_signals_of_the_group_do_not_end_an_environment_and_its_parent_does(project, tmp_path):
+    script = tmp_path / "unclosed.py"
+    script.write_text(UNCLOSED)
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)

@@ -142,6 +142,38 @@ def test_numbers_are_compact(value, text):
     assert lib.compact(value) == text
 
 
+def test_an_output_that_failed_is_closed_before_another_is_made(tmp_path):
+    class Broken:
+        closed = 0
+
+        def write(self, *_):
+            raise OSError("disk full")
+
+        def close(self):
+            Broken.closed += 1
+            raise OSError("disk full")
+
+    output = lib.Tolerant("it", Broken, warn=lambda text: None, retry=lambda: True)
+    for step in range(3):
+        output.write(step, {"a": 1.0}, {})
+    assert Broken.closed == 3
+
+
+def test_cpu_seconds_of_a_run_are_its_own_where_a_process_makes_several(monkeypatch):
+    now = [5.0]  # importing
+    monkeypatch.setattr(lib.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(lib.Logger, "_cpu_of_others", 0.0)
+    first = lib.Logger([])
+    now[0] = 60.0
+    state = first.state()
+    assert first.cpu_seconds == 60  # the start of its process counts
+    first.close()
+    second, resumed = lib.Logger([]), lib.Logger([])
+    resumed.load_state(state)
+    now[0] = 70.0
+    assert (second.cpu_seconds, resumed.cpu_seconds) == (10, 70)
+
+
 def test_gif_output_names_step_and_clip(tmp_path):
     frames = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3)).astype(np.uint8)
     lib.GIFOutput(tmp_path / "videos").write(80, {}, {"eval_policy": frames})

@@ -6,6 +6,8 @@ import io
 import re
 import runpy
 import shlex
+import threading
+import types
 
 import gymnasium
 import numpy as np
@@ -228,3 +230,48 @@ def test_env_and_task_exclude_each_other_and_the_last_wins_on_resume(tmp_path):
     config.save(tmp_path / "config.yaml")
     config = blocks.parse_args(["--logdir", str(tmp_path), "--task", "gym_Acrobot-v1"]).config
     assert (config.task, config.env) == ("gym_Acrobot-v1", "")
+
+
+class Locked(Steps):
+    """Cannot be pickled."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_a_function_makes_its_environment_in_each_process_anew():
+    config = tiny_config(envs=2, env=f"{__name__}:Locked")
+    envs = factory.configured_envs(config, "train", [1, 2])
+    try:
+        assert all(env.reset()["is_first"] for env in envs)
+    finally:
+        for env in envs:
+            env.close()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_training_and_evaluation_in_one_environment_is_refused(tmp_path, wrapped):
+    env = Steps()
+    other = gymnasium.wrappers.TimeLimit(env, 3) if wrapped else env
+    config = api.make_config(["custom", "debug"], {"logdir": str(tmp_path / "run")})
+    with pytest.raises(ValueError, match="eval_env is the same environment as env"):
+        api.train(env, config, eval_env=other)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_says_whether_it_is_done_and_closes_nothing_of_the_caller(tmp_path):
+    env, other = Steps(), Steps()
+    changes = {"logdir": str(tmp_path / "run"), "steps": 80, "prefill": 70, "replay.minlen": 5}
+    config = api.make_config(["custom", "debug"], {**changes, "dataset.length": 5})
+    assert api.train(env, config, eval_env=other) is True
+    assert not env.closed and not other.closed
+    assert api.train(env, config, eval_env=other) is True  # done already
+
+
+def test_an_environment_that_lacks_a_space_is_one_line_and_one_without_close_is_fine():
+    bare = types.SimpleNamespace(reset=None, step=None, observation_space=Steps.observation_space)
+    with pytest.raises(ValueError, match="the environment SimpleNamespace has no action_space"):
+        make_env(bare)
+    bare.action_space = Steps.action_space
+    make_env(bare).close()

@@ -30,6 +30,7 @@ from dreamerv2.run.lock import LockedError
 SETTINGS = {
     "seed": 3,
     "start_from": "",
+    "env": "",
     "envs": 1,
     "steps": 100,
     "action_repeat": 4,
@@ -786,6 +787,43 @@ def test_a_checkpoint_by_the_clock_takes_no_place_after_a_kill_either(tmp_path):
         return [int(path.stem) for path in runner._checkpoints.all()]
 
     assert [die(51), die(61), die(81)] == [[25, 46], [25, 55], [25, 55, 76]]
+
+
+def test_environments_are_closed_when_a_run_cannot_be_built(tmp_path):
+    class Closing(Scripted):
+        closed = 0
+
+        def close(self):
+            Closing.closed += 1
+
+    with pytest.raises(TypeError):
+        make(tmp_path, env=Closing(10, size=8), eval_env=Closing(10, size=8), no_such_setting=1)
+    assert Closing.closed == 2
+
+
+def test_an_environment_of_evaluation_with_other_spaces_is_refused_before_anything(tmp_path):
+    message = "environment of evaluation is not that of training: observation 'image' was"
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, eval_env=Scripted(10, size=9))
+
+
+def test_a_training_episode_that_does_not_end_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collector, "ENDLESS", 12)
+    make(tmp_path, lengths=30, settings={"eval_eps": 0}).run()
+    said = capsys.readouterr().out
+    warnings = said.count("WARNING: a training episode has not ended for 12 agent steps")
+    assert 3 <= warnings <= 5  # in 100 steps, once in each episode
+    make(tmp_path / "short", lengths=10).run()
+    assert "has not ended" not in capsys.readouterr().out
+
+
+def test_a_finished_run_says_what_of_a_command_it_ignores(tmp_path):
+    runner = make(tmp_path)
+    runner.run()
+    again = runner._config.update({"seed": 4, "steps": 90})
+    first, second = finish.finished(again).splitlines()
+    assert first.startswith("Done: 100 agent steps")
+    assert second == "  the run is done, so this changes nothing: seed: 3 -> 4"
 
 
 def test_an_environment_that_does_not_close_ends_no_finished_run(tmp_path, capsys):

@@ -58,6 +58,7 @@ def make_env(
 
     task: suite and name: `atari_GAME`, `crafter_reward`, `dmc_DOMAIN_TASK`, `gym_ID` or
       `minatar_GAME`. Or an environment object: one of ours, one of Gymnasium or of the old gym.
+      Or a function without arguments that makes one.
     seed: seeds everything random in the environment. `mode` (`train` or `eval`) goes into it too,
       so that the two environments of a run do not play the same games.
     time_limit: agent steps after which an episode is cut; 0 for no limit.
@@ -120,6 +121,8 @@ def is_remote(task: Any) -> bool:
 def _make(task: Any, mode: str, time_limit: int, settings: Settings, seed: int) -> Env:
     """The environment in this process."""
     seed = int(np.random.SeedSequence((seed, MODES.index(mode))).generate_state(1)[0])
+    if callable(task) and not hasattr(task, "reset"):
+        task = task()
     if isinstance(task, Env):
         return wrap(task, time_limit, settings.action_repeat)
     suite, _, name = task.partition("_") if isinstance(task, str) else ("gym", "", task)

@@ -33,6 +33,9 @@ class GymAdapter(Env):
     def __init__(self, env: Any, *, seed: int = 0, size: tuple[int, int] = (64, 64)):
         _prepare_pygame()
         self._env: Any = _make(env) if isinstance(env, str) else env
+        for name in ("observation_space", "action_space"):
+            if not hasattr(self._env, name):
+                raise ValueError(f"the environment {type(self._env).__name__} has no {name}")
         self._seed = seed % 2**31
         self._seeded = False
         self._observations = Observations(self._env.observation_space, size)
@@ -84,7 +87,8 @@ class GymAdapter(Env):
         return image.copy() if image.shape[-1] == 3 else np.repeat(image[..., -1:], 3, -1)
 
     def close(self) -> None:
-        self._env.close()
+        if hasattr(self._env, "close"):
+            self._env.close()
 
     def _reset_arguments(self) -> dict[str, int]:
         if self._seeded:

@@ -4,10 +4,12 @@ import collections
 import contextlib
 import functools
 import multiprocessing
+import multiprocessing.util
 import os
 import pickle
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from common.data.driver import EnvLostError
 from common.envs.base import Env, Obs
+from common.interrupt import SIGNALS
 
 START_METHOD = "spawn"  # a copy of this process (fork) would inherit TensorFlow's locks
 PATIENCE = 120.0  # for one step or reset [seconds]
@@ -31,6 +34,10 @@ _LOST = (EOFError, OSError, multiprocessing.TimeoutError, NoAsyncCallError)
 
 # What `survey` found, by the pickled maker: an evaluation makes an environment per episode.
 _surveyed: dict[bytes, "Spaces"] = {}
+
+
+# Those that may have a process.
+_open: "weakref.WeakSet[Remote]" = weakref.WeakSet()
 
 
 class Spaces(NamedTuple):
@@ -145,6 +152,7 @@ class Remote(Env):
             seed = int(np.random.SeedSequence((seed, self._starts)).generate_state(1)[0] >> 1)
         self._starts += 1
         self._fresh = True
+        _open.add(self)
         self._process = AsyncVectorEnv(
             [_Seat(self._make, seed, self.spaces)],
             context=START_METHOD,
@@ -175,6 +183,16 @@ class Remote(Env):
                 pipe.close()
         self._process.closed = True
         self._process = None
+
+
+def _end_all() -> None:
+    for remote in list(_open):
+        if remote._process is not None:
+            remote._end()
+
+
+# Before multiprocessing ends what is left by SIGTERM, which the environments' processes ignore.
+multiprocessing.util.Finalize(None, _end_all, exitpriority=100)
 
 
 def survey(make: Callable[[int], Env], seed: int, patience: float = START_PATIENCE) -> Spaces:
@@ -251,8 +269,10 @@ class _Seat:
 
 def _follow_parent() -> None:
     """Ends this process with its parent, and not before."""
-    # Ctrl-C goes to all processes of a terminal; the one at home decides when this one ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, a terminal that closes and a scheduler signal all processes of a group; the one at
+    # home decides when this one ends.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,5 +1,6 @@
 """Collect metrics and clips of a run and hand them to terminal, metrics.jsonl and other outputs."""
 
+import contextlib
 import json
 import math
 import time
@@ -32,6 +33,8 @@ class Logger:
     agent_steps: where the run is; rows carry `step = agent_steps * multiplier` (env frames).
     """
 
+    _cpu_of_others = 0.0  # CPU seconds of this process that went into runs before
+
     def __init__(self, outputs: Sequence[Output], multiplier: int = 1):
         self.agent_steps = 0
         self._outputs = tuple(outputs)
@@ -39,7 +42,7 @@ class Logger:
         self._scalars: dict[str, float] = {}
         self._clips: dict[str, np.ndarray] = {}
         self._started = time.monotonic()
-        self._cpu_before = 0.0
+        self._cpu_before = -Logger._cpu_of_others
         self._fps_time = self._started
         self._fps_step: int | None = None
 
@@ -88,6 +91,7 @@ class Logger:
         self._scalars, self._clips = {}, {}
 
     def close(self) -> None:
+        Logger._cpu_of_others = time.process_time()
         for output in self._outputs:
             output.close()
 
@@ -105,7 +109,7 @@ class Logger:
         now = time.monotonic()
         self._started = now - state["seconds"]
         # Runs of before this was counted: the wall clock is the best guess.
-        self._cpu_before = state.get("cpu_seconds", state["seconds"])
+        self._cpu_before = state.get("cpu_seconds", state["seconds"]) - Logger._cpu_of_others
         self._fps_time = now - state["fps_seconds"]
         self._fps_step = state["fps_step"]
 
@@ -182,7 +186,7 @@ class Tolerant:
         except Exception as error:
             if not is_write_error(error):
                 raise
-            self._output = None
+            self._drop()
             if not self._failing:
                 self._warn(
                     f"WARNING: {self._name} cannot be written ({short_error(error)}); the run goes "
@@ -193,6 +197,13 @@ class Tolerant:
             if self._failing:
                 self._warn(f"{self._name} is written again")
             self._failing = False
+
+    def _drop(self) -> None:
+        """An output may hold a file and a thread."""
+        output, self._output = self._output, None
+        if output is not None:
+            with contextlib.suppress(Exception):  # it has failed already
+                output.close()
 
     def close(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """TensorBoard's event files, by its own writer: that needs no TensorFlow and no device."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,11 +34,16 @@ class TensorBoardOutput:
     ):
         self._writer = EventFileWriter(str(directory))
         self._fps, self._group = fps, group
-        for title, text in (texts or {}).items():
-            self._add(0, text_summary.text_pb(title, text))
-        if hparams:
-            plain = {k: v if isinstance(v, int | float) else str(v) for k, v in hparams.items()}
-            self._add(0, hparams_summary.hparams_pb(plain))
+        try:
+            for title, text in (texts or {}).items():
+                self._add(0, text_summary.text_pb(title, text))
+            if hparams:
+                plain = {k: v if isinstance(v, int | float) else str(v) for k, v in hparams.items()}
+                self._add(0, hparams_summary.hparams_pb(plain))
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.close()  # it has a thread
+            raise
 
     def write(self, step: int, scalars: Scalars, clips: Clips) -> None:
         values = [

@@ -55,6 +55,7 @@ class Collector:
         self._episodes, self._logger, self._stopwatch = episodes, logger, stopwatch
         self._show, self._save = show, save
         self._bad_episodes = 0
+        self._lengths = [0] * len(envs)  # of the training episodes under way [agent steps]
         self._driver = self._make_driver("train", [TimedEnv(env, stopwatch) for env in envs], envs)
         # An agent that keeps an endless episode alive would keep the run from going on.
         limited = [TimeLimit(env, config.time_limit or ENDLESS) for env in eval_envs]
@@ -93,6 +94,7 @@ class Collector:
         driver.on_bad_episode(functools.partial(self._drop_episode, mode))
         if mode == "train":
             driver.on_step(self._count_step)
+            driver.on_reset(self._begin_count)
         driver.on_step(self._replays[mode].add_step)
         driver.on_reset(self._replays[mode].add_step)
         driver.on_episode(functools.partial(self._episodes.add, mode))
@@ -101,6 +103,15 @@ class Collector:
     def _count_step(self, row: Mapping[str, Any], env: int) -> None:
         self._logger.agent_steps += 1
         self.steps += 1
+        self._lengths[env] += 1
+        if self._lengths[env] == ENDLESS and not self._config.time_limit:
+            self._show(
+                f"WARNING: a training episode has not ended for {ENDLESS:,} agent steps; "
+                "--time_limit N ends episodes after N of them"
+            )
+
+    def _begin_count(self, row: Mapping[str, Any], env: int) -> None:
+        self._lengths[env] = 0
 
     def _drop_episode(
         self, mode: str, error: BadRowError, rows: Sequence[Mapping], env: int

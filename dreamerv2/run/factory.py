@@ -89,8 +89,8 @@ def prepared_envs(config: Config, env: Any, mode: str, seeds: Sequence[int]) -> 
 
 
 def named_env(config: Config) -> Any:
-    """What `common.envs.make_env` takes first: a new object of the user's own, or a task's name."""
-    return own.make(config.env) if config.env else config.task
+    """What `common.envs.make_env` takes first: the maker of the user's own, or a task's name."""
+    return own.Maker(config.env) if config.env else config.task
 
 
 def env_settings(config: Config) -> dict[str, Any]:

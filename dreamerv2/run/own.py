@@ -8,10 +8,19 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.config import Config
 from dreamerv2.run.blocks import OBJECT, OWN
+
+
+class Maker(NamedTuple):
+    """`make(spec)` as a function, which another process can be given."""
+
+    spec: str
+
+    def __call__(self) -> Any:
+        return make(self.spec)
 
 
 def make(spec: str) -> Any:

@@ -70,7 +70,7 @@ class Saved(NamedTuple):
 
         make = self.make_env or functools.partial(configured_env, self.config, mode)
         env = make(seed)
-        problem = _difference(self.obs_space, self.act_space, env)
+        problem = difference(self.obs_space, self.act_space, env)
         if problem:
             env.close()
             raise ValueError(
@@ -148,7 +148,8 @@ def _find(logdir: Path, agent_steps: int | None) -> Path:
     return named
 
 
-def _difference(obs_space: Mapping[str, Any], act_space: Any, env: Env) -> str | None:
+def difference(obs_space: Mapping[str, Any], act_space: Any, env: Env) -> str | None:
+    """In which of its spaces an environment is another one than expected; None for no such."""
     for key, space in obs_space.items():
         expected = describe(space)
         found = describe(env.obs_space[key]) if key in env.obs_space else "nothing"

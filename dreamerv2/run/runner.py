@@ -23,7 +23,7 @@ from common.log.metrics import read_last_rows
 from common.log.progress import Progress, Stopwatch
 from common.seeds import derive_seed
 from common.when import Every, EverySeconds
-from dreamerv2.run import begin, collector, failure, finish, snapshot
+from dreamerv2.run import begin, collector, failure, finish, restore, snapshot
 from dreamerv2.run.episodes import EpisodeLog
 from dreamerv2.run.errors import NonFiniteError, RunBrokenError, RunError
 from dreamerv2.run.learner import Learner, next_batch
@@ -73,9 +73,14 @@ class Runner:
         self._logdir = Path(config.logdir).expanduser()
         self._folder = self._team.folder(self._logdir)
         self._lock = lock_logdir(self._folder)
+        self._envs: Sequence[Env] = ()
+        self._eval_envs: Sequence[Env] = ()
         try:
             self._build(make_envs, make_agent, make_replay, make_logger)
         except BaseException:
+            for env in (*self._envs, *self._eval_envs):
+                with contextlib.suppress(Exception):  # what went wrong first is told
+                    env.close()
             self._lock.release(leave_nothing=True)
             raise
 
@@ -88,8 +93,9 @@ class Runner:
         start = self._start = meta.get("agent_steps", 0)
         # A resumed run must not play again the episodes that it has seen.
         self._envs = make_envs("train", self._env_seeds(start))
-        self._eval_envs = make_envs("eval", [self._seed("eval_env", start)])
         self._env = self._envs[0]  # for what they have in common
+        self._eval_envs = make_envs("eval", [self._seed("eval_env", start)])
+        check_same(self._env, self._eval_envs)
         snapshot.seed_generators(config.seed if self._team.leads else self._seed("generators"))
         self._agent = make_agent(self._env.obs_space, self._env.act_space)
         begun = self._load_agent(arrays, meta)
@@ -317,6 +323,7 @@ class Runner:
             while self._train_clock(self.step):
                 for _ in range(self._config.train_steps):
                     self._averages.add(self._learner.update(self.step))
+                    self._progress.update(self.step, self.updates)
             if self._log_clock(self.step):
                 self._log_updates()
             if self._save_due():
@@ -541,6 +548,14 @@ def with_words(clip: Any) -> np.ndarray:
     """An open-loop clip of `Agent.report`, float [T, 3 H, W, C], that says which row is what."""
     clip = video.showable(np.asarray(clip))
     return paint.name_rows(video.to_uint8(clip), ("truth", "model", "error"))
+
+
+def check_same(env: Env, others: Sequence[Env]) -> None:
+    """ValueError where the environments of evaluation have other spaces than that of training."""
+    for other in others:
+        problem = restore.difference(env.obs_space, env.act_space, other)
+        if problem:
+            raise ValueError(f"the environment of evaluation is not that of training: {problem}")
 
 
 def lock_logdir(directory: Path) -> RunLock:
