@@ -4,8 +4,7 @@ import math
 
 import tensorflow as tf
 
-# At the sizes of `atari` and `atari small`, what the author's code does in one update [GFLOP]. It
-# computes some things twice, so that our own graphs need less.
+# At the sizes of `atari` and `atari small`, what the author's code does in one update [GFLOP].
 REFERENCE_GFLOP = {"full": 739.0, "small": 124.0}
 
 
