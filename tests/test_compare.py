@@ -351,7 +351,7 @@ def test_a_lower_return_beside_the_deciding_one_is_told(tmp_path):
     content = comparison_report.write(tmp_path, runs, "the command")
     assert content["recommended"] == "16"
     assert comparison_report.reason(content).endswith(
-        "the greedy return is not significantly lower; but the final return and the best return is"
+        "the greedy return is not significantly lower; but the final return and the best return are"
     )
 
 

@@ -118,7 +118,8 @@ def reason(content: Mapping[str, Any]) -> str:
     if low < 0:
         text += f" (one lower by up to {number(-low)} is not excluded)"
     lower = [comparison.measure_name(k) for k, v in returns.items() if v["called"] and v["iqm"] < 0]
-    return text + (f"; but the {' and the '.join(lower)} is" if lower else "")
+    verb = "is" if len(lower) == 1 else "are"
+    return text + (f"; but the {' and the '.join(lower)} {verb}" if lower else "")
 
 
 def precision_rows(content: Mapping[str, Any]) -> list[list[str]]:
