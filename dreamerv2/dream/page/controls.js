@@ -12,6 +12,7 @@ export class Controls {
     this.buttons = buttons;
     this.changed = changed;
     this.down = { keys: new Set(), touch: new Set(), pad: new Set() };
+    this.names = new Map(); // place of a key that is down -> the name that it had when it went down
     this.direct = null; // an action that is pressed by its name
     this.numbers = null; // of a continuous action, by its sliders
     this.last = "null";
@@ -20,7 +21,21 @@ export class Controls {
     window.addEventListener("blur", () => this.clear());
   }
 
-  /** Whether the key belongs to the game; takes note of it. */
+  /** Whether the key that goes down belongs to the game; takes note of it. */
+  keyDown({ key, code }) {
+    // While it is down, Shift can give it another name: the digits of French keyboards need Shift.
+    const place = code || key, name = this.names.get(place) ?? key;
+    if (!this.key(name, true)) return false;
+    this.names.set(place, name);
+    return true;
+  }
+
+  keyUp({ key, code }) {
+    const place = code || key;
+    this.key(this.names.get(place) ?? key, false);
+    this.names.delete(place);
+  }
+
   key(name, isDown) {
     const button = KEYS[name];
     if (button && this.used.includes(button)) {
@@ -29,7 +44,8 @@ export class Controls {
     }
     const digit = /^[1-9]$/.test(name) ? Number(name) - 1 : -1;
     if (this.discrete && digit >= 0 && digit < this.size) {
-      this.hold(isDown ? digit : null);
+      if (isDown) this.hold(digit);
+      else this.release(digit);
       return true;
     }
     return false;
@@ -46,6 +62,12 @@ export class Controls {
     this.tell();
   }
 
+  /** Lets an action go, unless another one is held by now. */
+  release(action) {
+    if (this.direct === action) this.direct = null;
+    this.tell();
+  }
+
   /** Sets one number of a continuous action. */
   slide(index, value) {
     this.numbers ??= new Array(this.size).fill(0);
@@ -55,6 +77,7 @@ export class Controls {
 
   clear() {
     for (const set of Object.values(this.down)) set.clear();
+    this.names.clear();
     this.direct = null;
     this.tell();
   }
@@ -120,15 +143,23 @@ export class Controls {
   }
 }
 
-/** Calls `told(true)` when a pointer goes down on the element, and `told(false)` when it is gone. */
+/** Calls `told(true)` when a pointer, Enter or Space goes down on the element, and `told(false)` when
+    it is gone. */
 export function whilePressed(element, told) {
   element.addEventListener("pointerdown", (event) => {
     event.preventDefault();
     element.setPointerCapture(event.pointerId);
     told(true);
   });
-  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture", "blur"]) {
     element.addEventListener(name, () => told(false));
+  }
+  for (const name of ["keydown", "keyup"]) {
+    element.addEventListener(name, (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      told(name === "keydown");
+    });
   }
   element.addEventListener("contextmenu", (event) => event.preventDefault());
 }
