@@ -12,6 +12,7 @@ let socket, hello, frame, controls;
 let hold = new Map(); // variable -> class
 let gridCursor = null; // [variable, class] of the keyboard
 let episodes = [], sheet = null, thumbnail = null;
+let loading = null; // the sheet that was chosen last; one that was chosen before may come later
 
 // Connection
 
@@ -90,7 +91,12 @@ function act(action) {
   send("act", { action });
   if (action === null || frame === undefined) return;
   if (frame.who !== "you" || frame.replaying) send("who", { who: "you" });
-  if (!frame.running && !frame.over) send("run", { running: true });
+  if (!frame.running && !gameOver()) send("run", { running: true });
+}
+
+/** Whether nothing goes on here: a dream does, though the game that it left is over. */
+function gameOver() {
+  return frame.over && frame.where !== "dream";
 }
 
 function buildPolicy() {
@@ -103,13 +109,14 @@ function buildPolicy() {
     number.className = "number";
     row.append(label, number);
     if (discrete) {
-      whilePressed(row, (isDown) => controls.hold(isDown ? index : null));
+      whilePressed(row, (isDown) => (isDown ? controls.hold(index) : controls.release(index)));
       return row;
     }
     const slider = document.createElement("input");
     Object.assign(slider, { type: "range", min: -1, max: 1, step: 0.01, value: 0 });
     slider.setAttribute("aria-label", name);
     slider.oninput = () => controls.slide(index, Number(slider.value));
+    slider.addEventListener("pointerup", () => slider.blur());
     number.before(slider);
     return row;
   }));
@@ -170,8 +177,8 @@ function showPictures() {
   draw.picture($("model"), dream ?? game);
   $("model-caption").textContent = frame.where === "game" ? "what the model sees" : "the dream";
   let text = "";
-  if (frame.over && frame.where !== "dream") text = "game over: R starts again, D dreams on";
-  else if (frame.latest >= hello.max_steps) text = "this timeline is full: rewind, or start again";
+  if (gameOver()) text = "game over: R starts again, D dreams on";
+  else if (frame.step >= hello.max_steps) text = "this timeline is full: rewind, or start again";
   else if (!frame.running && frame.replaying) text = "a recorded dream";
   else if (!frame.running && frame.step === 0) text = "press an arrow key, or ▶";
   else if (frame.where !== "game" && frame.view.discount < hello.gamma / 2) text = "the model believes that it is over";
@@ -303,8 +310,17 @@ function loadSheet() {
   const { name } = episodes[$("episode").value];
   thumbnail = null;
   const image = new Image();
-  image.onload = () => { sheet = image; showStrip(); };
-  image.onerror = () => { sheet = null; notice("This episode is not there any more."); };
+  loading = image;
+  image.onload = () => {
+    if (image !== loading) return;
+    sheet = image;
+    showStrip();
+  };
+  image.onerror = () => {
+    if (image !== loading) return;
+    sheet = null;
+    notice("This episode is not there any more.");
+  };
   image.src = `thumbnails/${name}.png`;
 }
 
@@ -415,7 +431,11 @@ function listen() {
     $(id).addEventListener("input", () => action(Number($(id).value)));
     $(id).addEventListener("pointerup", () => $(id).blur());
   }
-  $("likely").addEventListener("change", () => send("likely", { likely: $("likely").checked }));
+  $("likely").addEventListener("change", () => {
+    send("likely", { likely: $("likely").checked });
+    // The focus that the keyboard gave is a visible one; after the pointer the keys are the game's.
+    if (!$("likely").matches(":focus-visible")) $("likely").blur();
+  });
   $("episode").addEventListener("change", loadSheet);
   $("grid").addEventListener("click", (event) => {
     const cell = hello?.latent.discrete ? cellAt(event) : null;
@@ -439,17 +459,17 @@ function listen() {
     startAt((thumbnail ?? 0) + moves[event.key]);
   });
   document.addEventListener("keydown", onKeyDown);
-  document.addEventListener("keyup", (event) => controls?.key(event.key, false));
+  document.addEventListener("keyup", (event) => controls?.keyUp(event));
   window.addEventListener("resize", () => frame && onFrame({ ...frame, points: [], changed: Infinity }));
   window.addEventListener("hashchange", () => location.hash.length > 1 && send("follow", { link: location.hash.slice(1) }));
   setInterval(() => controls && navigator.getGamepads && controls.poll(), 16);
 }
 
 function onKeyDown(event) {
-  const typing = event.target.matches("input, select, dialog *");
+  const typing = $("keys").open || event.target.matches("input, select");
   if (!frame || typing || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("button") && [" ", "Enter"].includes(event.key)) return;
-  if (controls.key(event.key, true)) return event.preventDefault();
+  if (controls.keyDown(event)) return event.preventDefault();
   const action = shortcuts[event.key.toLowerCase()];
   if (!action || event.repeat) return;
   event.preventDefault();
@@ -464,14 +484,27 @@ function setTab(name) {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  localStorage.setItem("theme", theme);
+  try {
+    localStorage.setItem("theme", theme);
+  } catch {
+    // A browser may keep nothing of a page; then the theme lasts as long as the page.
+  }
   draw.readTheme();
   if (frame) onFrame({ ...frame, points: [], changed: Infinity });
   showStrip();
 }
 
+/** The theme that was chosen before, if the browser has kept one. */
+function keptTheme() {
+  try {
+    return localStorage.getItem("theme");
+  } catch {
+    return null;
+  }
+}
+
 const wanted = matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark";
-setTheme(localStorage.getItem("theme") ?? wanted);
+setTheme(keptTheme() ?? wanted);
 setTab("latent");
 listen();
 connect();
