@@ -13,6 +13,8 @@ LONGEST = 48_000  # characters
 _LARGEST = 2_000_000  # bytes, unpacked
 _VERSION = 1
 
+# What JSON of any kind may raise that is taken for a link.
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, zlib.error)
 SEED = integer(0, 2**31 - 1)
 TEMPERATURE = number(0.1, 10)
 NAME = string(r"\w[\w.-]{0,39}/\w[\w.-]{0,119}", "FOLDER/EPISODE")
@@ -73,7 +75,7 @@ def decode(world: World, text: str) -> Link:
         start = _start(data["start"])
         played = _played(world, data["steps"])
         at = SEED.convert(data["at"])
-    except (ValueError, TypeError, KeyError, LookupError, zlib.error) as error:
+    except UNREADABLE as error:
         why = f" ({error})" if str(error) else ""
         raise ValueError(f"this link is not one of this page's, or was cut off{why}") from None
     note = None
