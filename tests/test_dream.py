@@ -2,6 +2,7 @@
 
 import base64
 import json
+import pickle
 import re
 import zlib
 from pathlib import Path
@@ -204,6 +205,17 @@ def test_two_sessions_do_not_disturb_each_other(breakout, session):
     second.close()
 
 
+def test_a_step_of_game_and_dream_is_kept_in_little_memory(session):
+    """In bytes two gray pictures, two latents and the game's screen; no picture as floats."""
+    session.change(where="both")
+    run(session, 3, act(RIGHT))
+    session.change(hold=[(0, 1)])
+    moment = session.now
+    assert moment.game.picture.nbytes == moment.dream.picture.nbytes == 64 * 64
+    rest = len(moment.screen.data) + 2 * 64 * 64
+    assert len(pickle.dumps(moment)) < rest + 6000
+
+
 def test_a_full_timeline_stops_and_says_so(session, monkeypatch):
     monkeypatch.setattr("dreamerv2.dream.session.MAX_STEPS", 4)
     run(session, 4)
@@ -233,7 +245,8 @@ def test_a_held_class_counts_at_once_and_in_every_step_until_it_is_let_go(breako
         drawn = before.latent.drawn.copy()
         drawn[1] = chosen
         expected = breakout.engine.look(before.latent._replace(drawn=drawn), breakout.free)
-        np.testing.assert_array_equal(session.now.dream.glance.seen, expected.seen)
+        picture = breakout.painter.decoded(expected.seen)
+        np.testing.assert_array_equal(session.now.dream.picture, picture)
         assert session.now.dream.glance.value == expected.value
         np.testing.assert_array_equal(session.now.dream.glance.policy, expected.policy)
     free, _ = breakout.engine.imagine(
@@ -249,12 +262,13 @@ def test_a_held_class_counts_at_once_and_in_every_step_until_it_is_let_go(breako
 
 def test_beside_the_game_classes_are_held_in_the_dream_alone(session):
     session.change(where="both")
-    truth = session.now.game.glance
+    truth = session.now.game
     session.change(hold=[(0, 2), (1, 2), (2, 2)])
-    np.testing.assert_array_equal(session.now.game.glance.seen, truth.seen)
-    assert (session.now.dream.glance.seen != truth.seen).any()
+    np.testing.assert_array_equal(session.now.game.picture, truth.picture)
+    assert session.now.game.glance.value == truth.glance.value
+    assert session.now.dream.glance.value != truth.glance.value
     session.change(where="game")
-    assert (session.now.game.glance.seen != truth.seen).any()
+    assert session.now.game.glance.value != truth.glance.value
 
 
 # Both side by side
@@ -432,10 +446,18 @@ def test_a_long_timeline_is_a_short_link(breakout, session):
     assert len(link.encode(breakout, session.origin, session.played())) < 400
 
 
-@pytest.mark.parametrize("text", ["", "abc", "A" * 60_000, "eJwrzgYAAgABAA", "ä" * 10])
-def test_a_link_that_is_none_of_ours_is_one_line(breakout, text):
+NESTED = base64.urlsafe_b64encode(zlib.compress(b"[" * 100_000)).decode()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "abc", "A" * 60_000, "eJwrzgYAAgABAA", "ä" * 10, "eJw%20 .", "/play?x=1", NESTED]
+)
+def test_a_link_that_is_none_of_ours_is_one_line_and_no_broken_message(breakout, text):
+    message = json.dumps({"type": "follow", "link": text})
+    kind, values = messages.Messages(breakout).read(message)
+    assert kind == "follow"
     with pytest.raises(ValueError, match="not one of this page's"):
-        link.decode(breakout, text)
+        link.decode(breakout, values["link"])
 
 
 @pytest.mark.parametrize(
@@ -448,6 +470,8 @@ def test_a_link_that_is_none_of_ours_is_one_line(breakout, text):
         {"steps": [[1, 0, {"temperature": 0}]]},
         {"start": {"seed": 0, "episode": "../x", "row": 0}},
         {"v": 2},
+        {"steps": [[1, 0, ["where"]]]},
+        {"start": "here"},
     ],
 )
 def test_a_link_that_asks_for_what_there_is_not_is_refused(breakout, session, change):
@@ -487,6 +511,7 @@ def test_a_link_of_another_agent_says_so(breakout, session):
         ('{"type": "rewind", "to": 1e400}', "rewind: to is"),
         ('{"type": "episode", "episode": "../../x", "row": 0}', "episode: episode is"),
         ('{"type": "save", "format": "exe", "steps": 9}', "save: format is"),
+        ('{"type": "follow", "link": 7}', "follow: link is 7, expected a string"),
     ],
 )
 def test_a_message_that_no_page_sends_is_named(breakout, text, problem):

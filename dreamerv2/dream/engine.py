@@ -28,7 +28,8 @@ class Latent(NamedTuple):
 class Glance(NamedTuple):
     """What the networks make of a model state with the held classes in it."""
 
-    seen: np.ndarray  # decoded observation, float32: an image around 0, or a vector
+    # Decoded observation, float32: an image around 0, or a vector. None where it was not kept.
+    seen: np.ndarray | None
     value: float
     reward: float  # most likely one on arrival, as it was clipped for learning
     discount: float  # expected, in which the discount factor is contained

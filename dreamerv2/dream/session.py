@@ -1,6 +1,6 @@
 """What one person does on the page: a timeline of moments in the game and in the dream."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from dreamerv2.dream.parting import Parting
 from dreamerv2.dream.pictures import Packed
 from dreamerv2.dream.world import Start, World
 
+Value = TypeVar("Value")
 PLACES = ("dream", "game", "both")
 ACTORS = ("you", "policy", "nobody")
-MAX_STEPS = 3000  # of a timeline; about 10 KB each
+MAX_STEPS = 3000  # of a timeline; docs/dream.md says what one takes
 CONTEXT = 50  # rows of a stored episode that the model sees before the dream starts
 
 
@@ -32,7 +33,7 @@ class View(NamedTuple):
     """A model state and what is made of it."""
 
     latent: Latent
-    glance: Glance
+    glance: Glance  # without `seen`: the picture says the same in a quarter of the memory
     picture: np.ndarray
 
 
@@ -61,10 +62,10 @@ class Moment(NamedTuple):
         return _present(self.dream if self.settings.where == "dream" else self.game)
 
 
-def _present(view: View | None) -> View:
-    """`where` is never a place of which there is no view."""
-    assert view is not None
-    return view
+def _present(value: Value | None) -> Value:
+    """`where` is never a place of which there is no view, and no view is made of nothing seen."""
+    assert value is not None
+    return value
 
 
 class Played(NamedTuple):
@@ -200,35 +201,38 @@ class Session:
         self._drop_env()
 
     def _following(self, now: Moment, action: np.ndarray) -> Moment:
-        where = now.settings.where
+        where, seen = now.settings.where, None
         following = now._replace(action=action, synced=False, reward=0.0)
         if where != "dream":
-            following = self._played_on(now, following, action)
+            following, seen = self._played_on(now, following, action)
         if where == "game":
             return following
-        outcome = self._world.engine.imagine(
+        latent, glance = self._world.engine.imagine(
             _present(now.dream).latent, action, self._held(now.settings), self._draw(1)
         )
-        dream = self._view(*outcome)
+        dream = self._view(latent, glance)
         if where == "dream":
-            return following._replace(dream=dream, score=now.score + dream.glance.reward)
-        seen = (_present(following.game).glance.seen, dream.glance.seen)
-        parting = now.parting.after(*map(self._world.painter.scaled, seen))
+            return following._replace(dream=dream, score=now.score + glance.reward)
+        both = _present(seen), _present(glance.seen)
+        parting = now.parting.after(*map(self._world.painter.scaled, both))
         return following._replace(dream=dream, parting=parting)
 
-    def _played_on(self, now: Moment, following: Moment, action: np.ndarray) -> Moment:
-        """`following` with one step of the game."""
+    def _played_on(
+        self, now: Moment, following: Moment, action: np.ndarray
+    ) -> tuple[Moment, np.ndarray | None]:
+        """`following` with one step of the game, and what the decoder makes of it."""
         obs = self._ready_env().step(action)
         held = self._held(now.settings) if now.settings.where == "game" else self._world.free
         latent, reward = _present(now.game).latent, float(obs["reward"])
-        outcome = self._world.engine.observe(latent, action, held, self._draw(0), obs)
-        return following._replace(
-            game=self._view(*outcome),
+        latent, glance = self._world.engine.observe(latent, action, held, self._draw(0), obs)
+        following = following._replace(
+            game=self._view(latent, glance),
             screen=self._screen(obs),
             reward=reward,
             score=now.score + reward,
             over=bool(obs["is_last"]),
         )
+        return following, glance.seen
 
     def _action(self) -> np.ndarray:
         controls = self._world.controls
@@ -314,7 +318,8 @@ class Session:
         self.fresh_from = min(self.fresh_from, self.cursor)
 
     def _view(self, latent: Latent, glance: Glance) -> View:
-        return View(latent, glance, self._world.painter.decoded(glance.seen))
+        picture = self._world.painter.decoded(_present(glance.seen))
+        return View(latent, glance._replace(seen=None), picture)
 
     def _held(self, settings: Settings) -> np.ndarray:
         held = self._world.free
