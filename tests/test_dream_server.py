@@ -20,6 +20,7 @@ websockets = pytest.importorskip("websockets", reason="needs the extra dream")
 from dream_server import PATIENCE, Page, serving  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
+from common.data.driver import EnvLostError  # noqa: E402
 from dreamerv2.dream import __main__ as command  # noqa: E402
 from dreamerv2.dream import messages  # noqa: E402
 from dreamerv2.dream.connection import IN_FLIGHT  # noqa: E402
@@ -141,10 +142,26 @@ def test_what_cannot_be_done_is_said_and_the_session_goes_on(served):
     with Page(served) as page:
         page.send("rewind", to=7)
         assert page.until("notice")["text"] == "rewind to 7: the timeline has 1 moments"
-        page.send("follow", link="nonsense")
-        assert "not one of this page's" in page.until("notice")["text"]
+        for text in ("nonsense", "eJw%20 ."):  # mistyped, or with what a mail put around it
+            page.send("follow", link=text)
+            assert "not one of this page's" in page.until("notice")["text"]
         page.send("step")
         page.until("frame", step=1)
+
+
+def test_a_session_whose_game_is_lost_ends_with_that_reason(served, monkeypatch):
+    def lost(session):
+        raise EnvLostError("the environment's process died")
+
+    monkeypatch.setattr(Session, "step", lost)
+    with Page(served) as page:
+        page.until("frame")
+        page.send("step")
+        with pytest.raises(websockets.exceptions.ConnectionClosedError) as closed:
+            while True:
+                page.receive()
+    assert closed.value.rcvd.code == 1011
+    assert closed.value.rcvd.reason == "the game is lost: the environment's process died"
 
 
 def test_there_are_so_many_sessions_and_no_more(served):

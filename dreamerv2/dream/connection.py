@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from common.data.driver import EnvLostError
 from dreamerv2.dream import frame, link, pictures
 from dreamerv2.dream.hub import Hub
 from dreamerv2.dream.messages import MessageError
@@ -48,6 +49,8 @@ class Connection:
             await _first_to_end(self._receive(), self._play(), self._show())
         except MessageError as error:
             await self._close(POLICY_VIOLATION, str(error))
+        except EnvLostError as error:  # a ConnectionError, but not one of the page
+            await self._close(BROKEN, f"the game is lost: {error}")
         except (WebSocketDisconnect, ConnectionError):
             pass
         except Exception as error:
