@@ -53,19 +53,20 @@ def showable(frames: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def open_clip(
-    path: str | Path, fps: float, palette: np.ndarray, comment: str = ""
+    path: str | Path, fps: float, palette: np.ndarray | None, comment: str = ""
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that takes frames uint8 [H, W, 3] one by one, for clips larger than memory.
 
-    path: ends in one of `FORMATS`. palette: uint8 [n, 3], what a GIF uses. comment: kept inside the
-      file. The file appears when the block ends well. MP4 frames with an odd height or width are
-      extended by one repeated line, as the pixel format asks for.
+    path: ends in one of `FORMATS`. palette: uint8 [n, 3], what a GIF uses; others need none.
+      comment: kept inside the file. The file appears when the block ends well. MP4 frames with an
+      odd height or width are extended by one repeated line, as the pixel format asks for.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f"clip {path}: expected a name that ends in {' or '.join(FORMATS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
+        assert palette is not None
         with write_atomically(path) as file, GIFWriter(file, palette, fps, comment) as writer:
             yield writer.add
         return
@@ -177,14 +178,23 @@ def choose_palette(pixels: np.ndarray, keep: np.ndarray | None = None) -> np.nda
     They are exact where they are few enough. Otherwise those of `keep` [..., 3] are exact if that
     leaves a quarter for the rest, which is chosen by median cut.
     """
-    keep = np.zeros((0, 3), np.uint8) if keep is None else _distinct(keep)
-    everything = _distinct(np.concatenate([keep, _distinct(pixels)]))
+    keep = np.zeros((0, 3), np.uint8) if keep is None else distinct(keep)
+    everything = distinct(np.concatenate([keep, distinct(pixels)]))
     if len(everything) <= MAX_COLORS:
         return everything
     if len(keep) > MAX_COLORS * 3 // 4:
         return _median_cut(np.concatenate([pixels.reshape(-1, 3), keep]), MAX_COLORS)
     rest = _median_cut(pixels.reshape(-1, 3), MAX_COLORS - len(keep))
-    return _distinct(np.concatenate([keep, rest]))
+    return distinct(np.concatenate([keep, rest]))
+
+
+def distinct(pixels: np.ndarray) -> np.ndarray:
+    """The distinct colours [n, 3] of `pixels` uint8 [..., 3], much faster than `np.unique`."""
+    seen = np.zeros(1 << 24, bool)
+    pixels = pixels.reshape(-1, 3)
+    for chunk in np.array_split(pixels, len(pixels) // (1 << 20) + 1):
+        seen[_packed(chunk)] = True
+    return _unpacked(np.flatnonzero(seen))
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
@@ -230,15 +240,6 @@ def _packed(pixels: np.ndarray) -> np.ndarray:
 
 def _unpacked(packed: np.ndarray) -> np.ndarray:
     return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1).astype(np.uint8)
-
-
-def _distinct(pixels: np.ndarray) -> np.ndarray:
-    """The distinct colours [n, 3] of `pixels` [..., 3]."""
-    seen = np.zeros(1 << 24, bool)
-    pixels = pixels.reshape(-1, 3)
-    for chunk in np.array_split(pixels, len(pixels) // (1 << 20) + 1):
-        seen[_packed(chunk)] = True
-    return _unpacked(np.flatnonzero(seen))
 
 
 def _median_cut(pixels: np.ndarray, colors: int) -> np.ndarray:

@@ -142,7 +142,8 @@ def encode_clip(frames: Sequence[np.ndarray], kind: str, fps: float, comment: st
     """Frames [H, W, 3] of one size as a `gif` or `mp4`."""
     with tempfile.TemporaryDirectory(prefix="dream") as directory:
         path = Path(directory) / f"dream.{kind}"
-        palette = video.choose_palette(np.stack(frames), paint.ui_colors())
+        gif = kind == "gif"
+        palette = video.choose_palette(np.stack(frames), paint.ui_colors()) if gif else None
         with video.open_clip(path, fps, palette, comment) as add:
             for frame in frames:
                 add(frame)
