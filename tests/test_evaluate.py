@@ -87,6 +87,15 @@ def test_statistics_of_known_returns():
     assert evaluation.Result([4.0], [10], []).summary(seed=0)["interval"] is None
 
 
+def test_large_returns_are_printed_with_all_their_digits():
+    result = evaluation.Result([12_000.0, 13_000.0] * 9, [9] * 18, [])
+    text = evaluation._sentence(result.summary(seed=0))
+    assert text.startswith("mean 12,500 (95% interval 12,") and "std 500" in text
+    assert "e+" not in text
+    small = evaluation._sentence(evaluation.Result([1234.56], [9], []).summary(seed=0))
+    assert small == "mean 1235"
+
+
 def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     intervals = [bootstrap_mean(rng.normal(size=40), seed=seed) for seed in range(200)]

@@ -114,6 +114,20 @@ def strip_of(disagreement, width=200):
     return area
 
 
+@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize("last", [99_999, -99_999])
+def test_a_long_return_ends_before_the_next_number(scale, last):
+    zeros, reward = np.zeros(4, np.float32), np.array([0, 0, 0, float(last)])
+    episode = panels.Episode(np.zeros((4, 2)), reward, np.eye(4), {})
+    opinion = Opinion(np.eye(4), zeros + 1, zeros, zeros)
+    font = 7 + 2 * scale
+    strip = panels.Strip(episode, opinion, 600 * scale, scale, font)
+    (_, text, _, _), (_, start), (_, following) = strip._items(3)[1], *strip._slots[1:3]
+    assert text == str(last)
+    end = start + paint.text_width("return ", font) + paint.text_width(text, font)
+    assert end < following
+
+
 def test_disagreement_is_a_curve_of_its_own_below_the_value():
     area = strip_of(np.float32([0, 0.1, 0.2, 0.4]))
     plot = area[-16:]

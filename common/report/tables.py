@@ -27,6 +27,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{4 if abs(value) >= 100 else 3}g}"
 
 
+def score(value: float) -> str:
+    """A return in a line of text: four digits, or all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
+
+
 def with_interval(
     center: float | None, low: float | None, high: float | None, sign: str = ""
 ) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.log import paint
+from common.report.tables import score
 from dreamerv2.agent.rssm import State
 from dreamerv2.film.insight import Forecast, Insight, Opinion
 from dreamerv2.film.vectors import Bars, board_shape, boards
@@ -204,7 +205,8 @@ class Strip:
         color = paint.GOLD if reward else paint.TEXT
         items = [
             ("step", f"{row}", paint.TEXT, None),
-            ("return", f"{self._returns[row]:.4g}", paint.TEXT, None),
+            # Without the comma 99,999 fits into its place at any scale.
+            ("return", score(self._returns[row]).replace(",", ""), paint.TEXT, None),
             ("value", f"{opinion.value[row]:.2f}", paint.TEXT, paint.BLUE),
             ("reward", f"{got} (model {opinion.reward[row]:.2f})", color, paint.GOLD),
             ("discount", f"{opinion.discount[row]:.3f}", paint.TEXT, None),

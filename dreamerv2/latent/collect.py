@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.envs.base import Env
+from common.report.tables import score
 from dreamerv2.latent.model import LatentModel, Latents
 from dreamerv2.play.episodes import AgentPolicy, Row, episode_seed, play
 
@@ -51,7 +52,7 @@ def collect(
         returns.append(float(played[-1].pop("reward").sum()))
         cut += not played[-1].pop("is_last")[-1]
         length = len(played[-1]["classes"])
-        show(f"episode {index + 1} of {episodes}: {length} rows, return {returns[-1]:.4g}")
+        show(f"episode {index + 1} of {episodes}: {length} rows, return {score(returns[-1])}")
     lengths = [len(columns["classes"]) for columns in played]
     arrays = {key: np.concatenate([columns[key] for columns in played]) for key in played[0]}
     latents = Latents(arrays["classes"], arrays["deter"])

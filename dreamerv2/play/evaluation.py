@@ -9,6 +9,7 @@ from common.data.driver import Policy, random_policy
 from common.device import import_tensorflow
 from common.envs.base import Env
 from common.report.stats import bootstrap_mean
+from common.report.tables import score
 from dreamerv2.play.scores import published
 from dreamerv2.run import restore
 from dreamerv2.run.restore import Saved
@@ -126,20 +127,20 @@ def evaluate_all(
     scores = published(config.task, saved.env_frames)
     if scores:
         print("published for this game")
-        for score in scores:
-            print(f"  {score.name:25} {score.value:>6g}  {score.protocol}")
-    report["published"] = [score._asdict() for score in scores]
+        for found in scores:
+            print(f"  {found.name:25} {found.value:>6g}  {found.protocol}")
+    report["published"] = [found._asdict() for found in scores]
     return report
 
 
 def _sentence(summary: Mapping[str, Any]) -> str:
     """Mean, interval and spread; of a single episode the mean is all that there is."""
-    mean = f"mean {summary['mean']:.4g}"
+    mean = f"mean {score(summary['mean'])}"
     if summary["interval"] is None:
         return mean
     low, high = summary["interval"]
-    spread = f"std {summary['std']:.4g}, median {summary['median']:.4g}"
-    return f"{mean} (95% interval {low:.4g} to {high:.4g}), {spread}"
+    spread = f"std {score(summary['std'])}, median {score(summary['median'])}"
+    return f"{mean} (95% interval {score(low)} to {score(high)}), {spread}"
 
 
 def _say(line: str) -> None:
