@@ -106,9 +106,10 @@ def test_the_same_seed_makes_the_same_film(logdir, tmp_path):
     assert films[0] == films[1] != films[2]
 
 
-def test_mp4_shows_the_same_film(logdir, film, tmp_path):
+def test_mp4_shows_the_same_film_and_chooses_no_palette(logdir, film, tmp_path, monkeypatch):
     pytest.importorskip("av")
     path = tmp_path / "film.mp4"
+    monkeypatch.setattr("dreamerv2.film.film._palette", None)
     render.main(["--logdir", str(logdir), "--out", str(path), "--frames", ":20"])
     frames = iio.imread(path, plugin="pyav")
     assert len(frames) == 20

@@ -11,6 +11,7 @@ import numpy as np
 from common.data.spaces import is_discrete
 from common.log import paint, video
 from common.log.bar import Bar
+from common.report.tables import score
 from dreamerv2.film import DECODED
 from dreamerv2.run.restore import Saved
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # TensorFlow takes seconds to import: below, that waits until the quick checks have passed.
 
-# What the palette is chosen from, spread over the film.
+# What a GIF's palette is chosen from, spread over the film.
 SAMPLED_SCREENS, SAMPLED_PICTURES = 200, 16
 
 
@@ -68,7 +69,7 @@ def shoot(args: Namespace, saved: Saved, agent: Any, screen: tuple[int, int], pa
     if not total:
         have = sum(take.pictures for take in takes)
         raise FilmError(f"--frames starts at {args.frames.start}; there are {have:,} pictures")
-    palette = _palette(takes, films, screen)
+    palette = _palette(takes, films, screen) if path.suffix == ".gif" else None
     # The end stays for a second before the film starts again.
     hold = args.fps if takes[-1].ended and args.frames.stop == sys.maxsize else 0
     with (
@@ -107,7 +108,7 @@ def caption(args: Namespace, saved: Saved, takes: Sequence["Take"]) -> str:
     if args.best_of:
         parts.append(f"BEST OF {args.best_of} EPISODES")
     if len(takes) == 1 and takes[0].ended:
-        parts.append(f"return {takes[0].score:.4g}")
+        parts.append(f"return {score(takes[0].score)}")
     return ", ".join(parts)
 
 
@@ -179,10 +180,14 @@ def _pictures(
     from dreamerv2.film.record import unpack
 
     for take, film in zip(takes, films, strict=True):
-        shown = [row for row, group in enumerate(take.screens) if any(s is not None for s in group)]
-        for row in shown[::every]:
+        for row in _shown(take)[::every]:
             group = (data for data in take.screens[row] if data is not None)
             yield from film.pictures(row, (unpack(data, screen) for data in group))
+
+
+def _shown(take: "Take") -> list[int]:
+    """The rows that have a wanted picture."""
+    return [row for row, group in enumerate(take.screens) if any(s is not None for s in group)]
 
 
 def _palette(
@@ -192,11 +197,9 @@ def _palette(
     from dreamerv2.film.record import unpack
 
     packed = [data for take in takes for group in take.screens for data in group if data]
-    chosen = packed[:: max(1, len(packed) // SAMPLED_SCREENS)]
     colors = [paint.ui_colors()]
-    for data in chosen:
-        colors.append(np.unique(unpack(data, screen).reshape(-1, 3), axis=0))
-    rows = sum(len(take.screens) for take in takes)
-    every = max(1, rows // SAMPLED_PICTURES)
+    for data in packed[:: -(-len(packed) // SAMPLED_SCREENS)]:
+        colors.append(video.distinct(unpack(data, screen)))
+    every = -(-sum(len(_shown(take)) for take in takes) // SAMPLED_PICTURES)
     pixels = [p[::2, ::2].reshape(-1, 3) for p in _pictures(takes, films, screen, every)]
     return video.choose_palette(np.concatenate(pixels), np.concatenate(colors))
