@@ -156,6 +156,11 @@ def test_an_agent_without_a_picture_has_no_bar_for_it(tmp_path):
     assert cells({"a": report(), "b": blind})["ball_x, what it sees"][1] == "-"
 
 
+def test_a_run_of_any_name_has_its_place_in_the_legend(tmp_path):
+    claims.draw(tmp_path / "report.png", {"$x^$": report(), "_b": report()})
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_returns_of_games_that_were_cut_say_so():
     cut = report()
     cut["run"] |= {"episodes": 10, "episodes_cut": 4}

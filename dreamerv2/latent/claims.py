@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.files import write_json, write_text
-from common.report.figures import COLORS, figure, plain
+from common.report.figures import COLORS, figure, plain, verbatim
 from common.report.tables import number, percent, table, with_interval
 from dreamerv2.latent.report_game import harmful, tested
 
@@ -242,7 +242,8 @@ def draw(path: Path, reports: Reports) -> None:
                 guess = errors["mean"]["mean"].get(variable) or np.nan
                 shares = [_mlp(errors.get(part, {}), variable) / guess for part in PARTS]
                 places = np.arange(len(PARTS)) + i * width
-                axes.bar(places, shares, width * 0.9, color=COLORS[i % len(COLORS)], label=name)
+                color, label = COLORS[i % len(COLORS)], verbatim(name)
+                axes.bar(places, shares, width * 0.9, color=color, label=label)
             axes.axhline(1, color="#777777", ls="--", lw=1)
             axes.set_xticks(np.arange(len(PARTS)) + 0.4 - width / 2, list(PARTS.values()))
             axes.set(title=variable, ylim=(0, None))
