@@ -146,6 +146,15 @@ def test_many_values_become_bins_of_equal_content():
     assert information.to_bins(np.array([5.0, -1.0, 5.0])).tolist() == [1, 0, 1]
 
 
+def test_a_variable_that_tells_nothing_is_on_nothing():
+    numbers = {"variables": ["x", "y"], "bits": [[1.5, 0], [0.01, 0], [0, 0], [0, 0.01]]}
+    numbers |= {"entropy_bits": [3.0, 1.0], "chance_bits": 0.01, "rows": 400}
+    numbers |= {"about": ["x", "x", "x", "y"], "share": [0.5, 0.0033, 0.0, 0.01]}
+    text = report_game.information({"rows": 500}, numbers)
+    lines = [line for line in text.splitlines() if re.match(r"\| [xy] ", line)]
+    assert [line.strip("|").split("|")[-1].strip() for line in lines] == ["1", "1"]
+
+
 # Fixed variables
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 BINS = 10  # of equal content, for a game variable that has more values
 SHIFTS = 20  # of the recording against itself, which show what chance alone gives
+TOLD = 0.01  # of what there is to know; a variable that tells less of something is not about it
 
 
 class Information(NamedTuple):
@@ -24,7 +25,10 @@ class Information(NamedTuple):
 
     @property
     def about(self) -> np.ndarray:
-        """The game variable of which each latent variable tells the largest share: int `[K]`."""
+        """The game variable of which each latent variable tells the largest share: int `[K]`.
+
+        A variable that tells nothing has one, too; `share` says whether it counts (`TOLD`).
+        """
         return self.share.argmax(1)
 
     @property

@@ -6,6 +6,7 @@ import numpy as np
 
 from common.report.tables import number, percent, table, with_interval
 from dreamerv2.latent.board import KINDS
+from dreamerv2.latent.information import TOLD
 
 SWEPT_BOARD = """
 **On the board**, an object is where more than half of one is expected. Of all swaps to a class in
@@ -27,7 +28,8 @@ INFORMATION = """## Information: what each variable is about
 
 Mutual information of each variable's class with each variable of the game, as a share of what there
 is to know about it, in {rows} rows. What chance alone gives ({chance:.3f} bits on average, measured
-with the classes shifted in time) is taken off.
+with the classes shifted in time) is taken off. A variable is *on* what it tells the largest share
+of, if that is at least {told}.
 
 ![Information](information.png)
 
@@ -98,12 +100,14 @@ def information(run: Mapping, numbers: Mapping) -> str:
     ]
     for i, name in enumerate(numbers["variables"]):
         best = int(bits[:, i].argmax())
-        carriers = sum(about == name for about in numbers["about"])
+        pairs = zip(numbers["about"], numbers["share"], strict=True)
+        carriers = sum(about == name and share >= TOLD for about, share in pairs)
         told = f"{number(bits[best, i])} ({percent(bits[best, i] / max(1e-9, entropy[i]))})"
         rows.append([name, number(entropy[i]), str(best), told, str(carriers)])
     return INFORMATION.format(
         rows=f"{numbers.get('rows', run['rows']):,}",
         chance=numbers["chance_bits"],
+        told=percent(TOLD),
         table=table(rows),
     )
 
