@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.files import write_json, write_text
-from common.report.tables import table
+from common.report.tables import number, percent, score, table
 from dreamerv2.latent import report_game
 
 HEAD = """# Inside the latent of {task}
@@ -22,7 +22,7 @@ Pong, whose policy, reward predictor and decoder saw the discrete part alone.
 | --- | --- |
 | trained | {env_frames:,} environment frames ({agent_steps:,} agent steps) |
 | policy, value and decoder see | {sees} |
-| played for this | {episodes} episodes, {rows:,} rows, mean return {mean_return:.4g}{cut} |
+| played for this | {episodes} episodes, {rows:,} rows, mean return {score}{cut} |
 | a row | one observation, {action_repeat} environment frames after the one before |
 """
 
@@ -33,19 +33,19 @@ SEES = {
 
 USAGE = """## Usage: which classes are ever on
 
-The latent has {cells:,} cells: a class of a variable each. In {rows:,} rows, **{never:.0%} of the
-cells were never on** in the posterior, {prior:.0%} in the prior. (Published: most of them.)
+The latent has {cells:,} cells: a class of a variable each. In {rows:,} rows, **{never} of the
+cells were never on** in the posterior, {prior} in the prior. (Published: most of them.)
 
 ![Usage](usage.png)
 
 Brighter cells are on more often, on a logarithmic scale; salmon ones never were. A row with
 one bright cell is a variable that hardly varies. Which number a class has means nothing.
 
-- "Never" after half as many rows: {half:.0%} of the cells. {once} cells were on exactly once; the
+- "Never" after half as many rows: {half} of the cells. {once} cells were on exactly once; the
   more there are of these, the more would still turn up in a longer recording.
-- A variable carries {bits:.2f} of at most {most:.0f} bits on average, as {effective:.1f} classes
+- A variable carries {bits:.2f} of at most {most:.3g} bits on average, as {effective:.1f} classes
   used evenly would.
-- {likely:.0%} of the cells were never the most likely class of a posterior, whatever was drawn.
+- {likely} of the cells were never the most likely class of a posterior, whatever was drawn.
 - Dead variables, that had the same class in all rows: {dead}.
 
 ![Entropy per variable](usage_variables.png)
@@ -157,7 +157,8 @@ def write(out: Path, run: Mapping, found: Mapping[str, Mapping]) -> None:
     run: what `HEAD` names. found: numbers by section, or `{"unavailable": reason}`.
     """
     cut = f" ({run['episodes_cut']} left before their end)" if run["episodes_cut"] else ""
-    head = HEAD.format(sees=SEES[run["features"]], cut=cut, **run)
+    mean = score(run["mean_return"])
+    head = HEAD.format(sees=SEES[run["features"]], cut=cut, score=mean, **run)
     texts = {
         "usage": usage,
         "sweep": sweep,
@@ -180,10 +181,10 @@ def usage(run: Mapping, numbers: Mapping) -> str:
     return USAGE.format(
         cells=numbers["cells"],
         rows=numbers["rows"],
-        never=numbers["never_used_fraction"],
-        prior=numbers["never_used_fraction_prior"],
-        likely=numbers["never_most_likely_fraction"],
-        half=numbers["never_used_fraction_half"],
+        never=percent(numbers["never_used_fraction"]),
+        prior=percent(numbers["never_used_fraction_prior"]),
+        likely=percent(numbers["never_most_likely_fraction"]),
+        half=percent(numbers["never_used_fraction_half"]),
         once=numbers["cells_used_once"],
         bits=np.mean(numbers["entropy_bits"]),
         most=np.log2(run["classes"]),
@@ -240,8 +241,8 @@ def interpolate(run: Mapping, numbers: Mapping) -> str:
         strips="\n\n".join(strips),
         pairs=numbers["pairs"],
         known=numbers["known"],
-        correlation=number(numbers["rank_correlation"]) or "undefined",
-        changed=number(numbers["rank_correlation_changed"]) or "undefined",
+        correlation=_correlation(numbers["rank_correlation"]),
+        changed=_correlation(numbers["rank_correlation_changed"]),
         table=table([header, *rows]),
     )
 
@@ -268,9 +269,5 @@ def probe(run: Mapping, numbers: Mapping) -> str:
     return PROBE.format(table=table([header, *rows]), **words, **counts)
 
 
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"
+def _correlation(value: float | None) -> str:
+    return "undefined" if value is None else number(value)

@@ -40,7 +40,7 @@ FIX = """## Fix: one class through a whole game
 
 Each variable in turn is held at the class that it has most often, for whole games: that is what the
 policy sees and what the memory goes on from. {games} greedy games each, with the same seeds. The
-free agent has {free} points on average (95 % intervals in brackets), and {all_fixed:.3g} with all
+free agent has {free} points on average (95 % intervals in brackets), and {all_fixed} with all
 variables fixed at once.{cut}
 
 ![Fixed](fix.png)
@@ -153,7 +153,7 @@ def fix(run: Mapping, numbers: Mapping) -> str:
             numbers["free"]["mean"],
             *(numbers["free"]["interval"] if tested(numbers) else (None, None)),
         ),
-        all_fixed=numbers["all_fixed_mean"],
+        all_fixed=number(numbers["all_fixed_mean"]),
         verdict=verdict if tested(numbers) else FEW_GAMES,
         table=table(rows),
     )
