@@ -145,7 +145,7 @@ def sweep_effects(path: Path, result: Sweep, counts: np.ndarray) -> None:
         "pixel": "image [gray levels]",
         "value": "value",
         "reward": "reward",
-        "policy": "policy [probability moved]",
+        "policy": "policy [probability moved]" if result.discrete else "most likely action [moved]",
     }
     with figure(path, 12, 8) as drawing:
         axes = drawing.subplots(4, 1, sharex=True)

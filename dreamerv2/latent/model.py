@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from common.data.spaces import is_discrete
 from common.envs.minatar import BOARD
 from common.nn.dists import OneHot
 from common.nn.draws import Draws, Modes
@@ -57,6 +58,7 @@ class LatentModel:
     def __init__(self, agent: Agent):
         self.agent = agent
         self.variables, self.classes = agent.wm.rssm.stoch_shape
+        self.discrete_actions = is_discrete(agent.act_space)
         images = agent.wm.decoder.image_keys
         self.image_key = images[0] if images else None
         self.is_board = (

@@ -68,8 +68,7 @@ image.
   (number {best}) by {largest:.3f}.
 - For comparison, halves of another real state: all discrete variables at once change a pixel by
   {all_classes:.3f}, `deter` alone by {all_deter:.3f}, both by {both:.3f}. {where}
-- {flips} of the swaps to a class in use move more than half of the action probability.
-{board}
+{flips}{board}
 Where each variable acts (mean over states and classes in use; the number is the mean over the
 image):
 
@@ -79,6 +78,8 @@ What each variable does to image, value, predicted reward and policy:
 
 ![Effects](sweep_effects.png)
 """
+
+FLIPS = "- {share} of the swaps to a class in use move more than half of the action probability.\n"
 
 WHERE = {
     "full": "The larger one holds the picture.",
@@ -197,6 +198,7 @@ def sweep(run: Mapping, numbers: Mapping) -> str:
     pixel = np.array(numbers["pixel_change"])
     change = numbers["image_change_by_half"]
     board = report_game.swept_board(numbers["board"]) if "board" in numbers else ""
+    flips = numbers["policy_flips_fraction"]
     return SWEEP.format(
         board=board,
         states=numbers["states"],
@@ -209,7 +211,7 @@ def sweep(run: Mapping, numbers: Mapping) -> str:
         all_deter=change["deter"],
         both=change["both"],
         where=WHERE[run["features"]],
-        flips=percent(numbers["policy_flips_fraction"]),
+        flips="" if flips is None else FLIPS.format(share=percent(flips)),
     )
 
 

@@ -64,13 +64,14 @@ def sweep_section(study: Study) -> dict:
     model, latents = study.model, study.recording.latents
     rows = np.linspace(0, len(latents.classes) - 1, SWEPT_STATES + 2).astype(int)[1:-1]
     counts = study.counts
-    result = sweep.sweep(model.decode, model.respond, latents.take(rows), counts)
+    states = latents.take(rows)
+    result = sweep.sweep(model.decode, model.respond, states, counts, model.discrete_actions)
     figures.sweep_grid(study.out / "sweep.png", result, counts)
     figures.sweep_maps(study.out / "sweep_maps.png", result)
     figures.sweep_effects(study.out / "sweep_effects.png", result, counts)
     # Each state gets halves of the one half the list further: another phase or another game.
     others = latents.take(np.roll(rows, SWEPT_STATES // 2))
-    halves = sweep.halves_of_state(model.decode, latents.take(rows), others)
+    halves = sweep.halves_of_state(model.decode, states, others)
     numbers = sweep.summarize(result, counts) | {"image_change_by_half": halves}
     if _has_rules(study):
         numbers["board"] = sweep.summarize_board(result, counts)

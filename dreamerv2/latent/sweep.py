@@ -22,18 +22,26 @@ class Sweep(NamedTuple):
     largest: np.ndarray  # [S, K, C], largest absolute change of a pixel, gray levels
     value: np.ndarray  # [S, K, C], absolute change of the critic's value
     reward: np.ndarray  # [S, K, C], absolute change of the predicted reward
-    policy: np.ndarray  # [S, K, C], share of probability that moves to other actions, 0 to 1
+    # [S, K, C], share of probability that moves to other actions, 0 to 1; of continuous actions how
+    # far the most likely one moves, mean of its numbers, 0 to 2
+    policy: np.ndarray
     maps: np.ndarray  # [K, H, W], mean absolute change per pixel, gray levels
     tiles: np.ndarray  # [K, C, H, W, channels], the images of state 0
     flipped: np.ndarray  # int [S, K, C, channels], pixels that cross the middle gray
+    discrete: bool  # whether actions are chosen from a list, with a probability each
 
 
 def sweep(
-    decode: Decode, respond: Callable[[Latents], Response], states: Latents, counts: np.ndarray
+    decode: Decode,
+    respond: Callable[[Latents], Response],
+    states: Latents,
+    counts: np.ndarray,
+    discrete: bool = True,
 ) -> Sweep:
     """Sweeps every variable of `states` (S of them) through its classes.
 
-    counts: `[K, C]`, how often each cell was used; `maps` averages over classes in use.
+    counts: `[K, C]`, how often each cell was used; `maps` averages over classes in use. discrete:
+    what the policy of a response is: probabilities, or else numbers in [-1, 1].
     """
     size = counts.shape[1]
     images, response = decode(states), respond(states)
@@ -47,7 +55,7 @@ def sweep(
         difference = 255 * np.abs(swept_images - images[:, None])
         changes["pixel"].append(difference.mean((2, 3, 4)))
         changes["largest"].append(difference.max((2, 3, 4)))
-        for name, change in _response_changes(respond(swept), response, size).items():
+        for name, change in _response_changes(respond(swept), response, size, discrete).items():
             changes[name].append(change)
         weight = others_in_use(states.classes, counts)[:, variable]
         total = np.tensordot(weight, difference.mean(-1), 2)
@@ -56,7 +64,7 @@ def sweep(
         flips.append(flipped(swept_images, images[:, None]))
     stacked = {name: np.stack(values, 1) for name, values in changes.items()}
     pictures = {"maps": np.stack(maps), "tiles": np.stack(tiles), "flipped": np.stack(flips, 1)}
-    return Sweep(states.classes, **stacked, **pictures)
+    return Sweep(states.classes, **stacked, **pictures, discrete=discrete)
 
 
 def sweep_variable(states: Latents, variable: int, size: int) -> Latents:
@@ -66,15 +74,18 @@ def sweep_variable(states: Latents, variable: int, size: int) -> Latents:
     return swept
 
 
-def _response_changes(swept: Response, base: Response, size: int) -> dict[str, np.ndarray]:
+def _response_changes(
+    swept: Response, base: Response, size: int, discrete: bool
+) -> dict[str, np.ndarray]:
     """Absolute changes `[S, size]` of value, reward and policy."""
 
     def change(name):
         before, after = getattr(base, name), getattr(swept, name)
         return np.abs(after.reshape(len(before), size, *before.shape[1:]) - before[:, None])
 
-    policy = change("policy").sum(-1) / 2  # total variation distance
-    return {"value": change("value"), "reward": change("reward"), "policy": policy}
+    policy = change("policy")
+    moved = policy.sum(-1) / 2 if discrete else policy.mean(-1)  # the total variation distance
+    return {"value": change("value"), "reward": change("reward"), "policy": moved}
 
 
 def others_in_use(current: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -89,9 +100,13 @@ def per_variable(change: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 
 def summarize(result: Sweep, counts: np.ndarray) -> dict:
-    """The numbers of `report.json`; `_all` counts classes that no row has, too."""
+    """The numbers of `report.json`; `_all` counts classes that no row has, too.
+
+    Continuous actions have no probabilities that could flip: None.
+    """
     used = others_in_use(result.current, counts)
     every = others_in_use(result.current, np.ones_like(counts))
+    flips = _mean_where(result.policy > 0.5, used) if result.discrete else None
     invisible = result.largest <= VISIBLE
     return {
         "states": len(result.current),
@@ -103,7 +118,7 @@ def summarize(result: Sweep, counts: np.ndarray) -> dict:
             for name in ("pixel", "value", "reward", "policy")
         },
         "pixel_change_all": per_variable(result.pixel, every).round(5).tolist(),
-        "policy_flips_fraction": _mean_where(result.policy > 0.5, used),
+        "policy_flips_fraction": flips,
     }
 
 
