@@ -1,5 +1,6 @@
 """On latents and decoders whose right answer is known, and the command on a checkpoint."""
 
+import contextlib
 import json
 import re
 
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from matplotlib.figure import Figure
 
 from common.checkpoint import Checkpoints
+from common.envs.minatar import PALETTE
 from common.nn.draws import Modes
 from dreamerv2 import latents
 from dreamerv2.agent.agent import Agent
 from dreamerv2.latent import SECTIONS, figures, interpolate, probe, sweep, usage
+from dreamerv2.latent import report as written
 from dreamerv2.latent.collect import collect
 from dreamerv2.latent.model import LatentModel, Latents, Response
 from dreamerv2.run import blocks, snapshot
@@ -124,6 +128,74 @@ def test_halves_of_the_state_tell_latent_and_deter_apart():
     assert halves["classes"] == pytest.approx(255 * 2 / 64)
     assert halves["deter"] == pytest.approx(255 * 8 * 0.5 / 64)
     assert halves["both"] == pytest.approx(255 * 6 / 64)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, instead of files."""
+    found = []
+
+    @contextlib.contextmanager
+    def keep(path, width, height):
+        found.append(Figure(figsize=(width, height)))
+        yield found[-1]
+
+    monkeypatch.setattr(figures, "figure", keep)
+    return found
+
+
+HALVES = {"image_change_by_half": {"classes": 1.0, "deter": 1.0, "both": 1.0}}
+
+
+def test_continuous_actions_move_and_have_no_probability_that_does(drawn):
+    def respond(latents):
+        value = np.zeros(len(latents.classes))
+        return Response(value, value, np.stack([latents.classes[:, 2] / 2 - 0.5, value], -1))
+
+    counts, start = np.ones((3, SIZE), int), states([[1, 0, 0]])
+    result = sweep.sweep(decode_pixel, respond, start, counts, discrete=False)
+    np.testing.assert_allclose(result.policy[0, 2], [0, 0.25, 0.5, 0.75])
+    numbers = sweep.summarize(result, counts) | HALVES
+    assert numbers["policy_flips_fraction"] is None
+    assert "probability" not in written.sweep({"features": "full"}, numbers)
+    figures.sweep_effects("sweep_effects.png", result, counts)
+    assert drawn[0].axes[3].get_ylabel() == "most likely action [moved]"
+    chosen = sweep.sweep(decode_pixel, respond_pixel, start, counts)
+    text = written.sweep({"features": "full"}, sweep.summarize(chosen, counts) | HALVES)
+    assert "- 22.2 % of the swaps to a class in use move more than half of the action" in text
+    box = tiny.agent(act_space=tiny.ACTION)
+    assert not LatentModel(box).discrete_actions and LatentModel(tiny.agent()).discrete_actions
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 12])
+def test_images_of_any_shape_are_shown(drawn, channels):
+    def decode(latents):
+        images = np.zeros((len(latents.classes), 48, 64, channels), np.float32)
+        images[:, 4:, :9, -1] = 0.2 * latents.classes[:, :1, None]
+        return images
+
+    counts = np.ones((3, SIZE), int)
+    result = sweep.sweep(decode, respond_pixel, states([[1, 0, 0]]), counts)
+    figures.sweep_grid("sweep.png", result, counts)
+    canvas = drawn[0].axes[0].images[0].get_array()
+    assert canvas.shape == (6 * (48 + 12), SIZE * (64 + 12), 3)
+    column = canvas[6:54, 3 * 76 + 6 : 3 * 76 + 70]  # the strongest variable at class 3
+    shown = 0.6 * np.array([channels != 3, channels != 3, 1])
+    np.testing.assert_allclose(column[4:, :9], np.broadcast_to(shown, (44, 9, 3)), atol=1e-6)
+    assert not column[:4].any() and not column[:, 9:].any()
+    images = np.repeat(decode(states([[3, 0, 0]])), 5, 0)
+    example = interpolate.Example({"given": images}, images, images, images)
+    figures.interpolate_strip("interpolate.png", example)
+    assert figures.interpolate_frames(example, steps=1).shape[3] == 3
+
+
+def test_a_board_is_shown_in_the_colours_of_the_game(drawn):
+    boards = np.zeros((5, 10, 10, 4), np.float32)
+    boards[:, 9, 4, 1] = 1
+    example = interpolate.Example({"given": boards}, boards, boards, boards)
+    figures.interpolate_strip("interpolate.png", example)
+    shown = drawn[0].axes[0].images[0].get_array()
+    np.testing.assert_allclose(255 * shown[9, 4], PALETTE[2], atol=0.01)
 
 
 # Interpolate
@@ -327,6 +399,27 @@ def test_velocities_and_rows_without_a_ball():
     np.testing.assert_array_equal(variables["ball_vy"][valid], [2, 2, 1, 2])
     np.testing.assert_array_equal(variables["ball_x"], x)
     assert list(variables) == ["ball_x", "ball_y", "paddle_x", "ball_vx", "ball_vy"]
+
+
+# The words of the report
+
+
+def test_numbers_of_the_report_are_whole_and_what_is_not_known_is_said(tmp_path):
+    run = {"task": "maze", "features": "full", "deter": 8, "variables": 1, "classes": 6}
+    run |= {"agent_steps": 9, "env_frames": 9, "action_repeat": 1, "rows": 4, "episodes": 1}
+    run |= {"mean_return": 12345.0, "episodes_cut": 0}
+    classes = np.array([[0], [0], [1], [3]])
+    found = usage.measure(classes, 6)
+    used = usage.summarize(found, found, classes)
+    written.write(tmp_path, run, {"usage": used})
+    text = (tmp_path / "report.md").read_text()
+    assert "mean return 12,345 |" in text
+    assert "of at most 2.58 bits" in text and "**50 % of the\ncells were never on**" in text
+    # One class in use: there is nothing to swap.
+    counts = np.array([[5, 0, 0, 0]] * 3)
+    result = sweep.sweep(decode_pixel, respond_pixel, states([[0, 0, 0]]), counts)
+    text = written.sweep(run, sweep.summarize(result, counts) | HALVES)
+    assert "**- of all swaps to a class in use" in text and "probability" not in text
 
 
 # The agent

@@ -9,9 +9,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.envs.minatar import board_colours
+from common.envs.minatar import BOARD, board_colours
+from common.log import paint
 from common.report.figures import figure, whole_numbers
-from dreamerv2.latent.information import Information
+from common.report.tables import number
+from dreamerv2.latent.information import TOLD, Information
 from dreamerv2.latent.interpolate import Example, Interpolation
 from dreamerv2.latent.sweep import Sweep, others_in_use, per_variable
 from dreamerv2.latent.usage import Usage, entropy_bits
@@ -80,10 +82,10 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
     """One real state, the most effective variables through all their classes, and the changes."""
     variables, classes = counts.shape
     order = np.argsort(-per_variable(result.pixel, others_in_use(result.current, counts)))[:shown]
-    zoom = -(-TILE // result.tiles.shape[2])
-    size, pad = zoom * result.tiles.shape[2], 6
-    cell = size + 2 * pad
-    canvas = np.ones((2 * len(order) * cell, classes * cell, 3))
+    zoom, pad = -(-TILE // min(result.tiles.shape[2:4])), 6
+    high, wide = (zoom * side for side in result.tiles.shape[2:4])
+    line_height, column_width = high + 2 * pad, wide + 2 * pad
+    canvas = np.ones((2 * len(order) * line_height, classes * column_width, 3))
     for row, variable in enumerate(order):
         base = result.tiles[variable, result.current[0, variable]]
         for c in range(classes):
@@ -91,18 +93,18 @@ def sweep_grid(path: Path, result: Sweep, counts: np.ndarray, shown: int = 6) ->
             color = CURRENT if is_current else LIGHT if counts[variable, c] else NEVER
             image = result.tiles[variable, c]
             for line, tile in enumerate((_rgb(image), _signed(image - base))):
-                y, x = (2 * row + line) * cell, c * cell
-                canvas[y + 1 : y + cell - 1, x + 1 : x + cell - 1] = _hex(color)
-                tile = tile.repeat(zoom, 0).repeat(zoom, 1)
-                canvas[y + pad : y + pad + size, x + pad : x + pad + size] = tile
+                y, x = (2 * row + line) * line_height, c * column_width
+                cell = canvas[y : y + line_height, x : x + column_width]
+                cell[1:-1, 1:-1] = _hex(color)
+                cell[pad:-pad, pad:-pad] = tile.repeat(zoom, 0).repeat(zoom, 1)
     height, width = canvas.shape[:2]
-    wide = max(1.3 + width / 110, LEGEND_INCHES + 0.4)
-    with figure(path, wide, 1.2 + height / 110) as drawing:
+    inches = max(1.3 + width / 110, LEGEND_INCHES + 0.4)
+    with figure(path, inches, 1.2 + height / 110) as drawing:
         ax = drawing.subplots()
         ax.imshow(canvas, interpolation="antialiased", aspect="equal")
-        ticks = (np.arange(len(order)) * 2 + 1) * cell
+        ticks = (np.arange(len(order)) * 2 + 1) * line_height
         ax.set_yticks(ticks, [f"variable {v}" for v in order])
-        ax.set_xticks((np.arange(classes) + 0.5) * cell, list(map(str, range(classes))))
+        ax.set_xticks((np.arange(classes) + 0.5) * column_width, list(map(str, range(classes))))
         ax.set_xlabel("class")
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
@@ -301,14 +303,14 @@ def information(path: Path, found: Information) -> None:
     order = found.order
     with figure(path, 2.2 + 0.9 * len(found.names), 1.6 + 0.24 * len(order)) as drawing:
         ax = drawing.subplots()
-        share = 100 * found.share[order]
-        top = max(10.0, float(share.max()))
-        image = ax.imshow(share, aspect="auto", cmap="viridis", vmin=0, vmax=top)
+        share = found.share[order]
+        top = max(0.1, float(share.max()))
+        image = ax.imshow(100 * share, aspect="auto", cmap="viridis", vmin=0, vmax=100 * top)
         for row, column in np.ndindex(*share.shape):
-            if share[row, column] >= 1:
+            if share[row, column] >= TOLD:
                 bright = share[row, column] > 0.6 * top
                 color = "black" if bright else "white"
-                text = f"{share[row, column]:.0f}"
+                text = f"{100 * share[row, column]:.0f}"
                 ax.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
         labels = [
             f"{name}\n{bits:.1f} bits"
@@ -336,15 +338,15 @@ def fixed_returns(path: Path, numbers: Mapping) -> None:
         ax.axhline(free - fixed, color=ORANGE, ls="--", label="all variables fixed")
         ax.set_xticks(x, order, fontsize=8)
         ax.set(xlabel="variable that is fixed", ylabel="return lost")
-        ax.set_title(f"Of {free:.3g} points per game, {numbers['games']} games each")
+        ax.set_title(f"Of {number(free)} points per game, {numbers['games']} games each")
         ax.legend()
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
-    """An image `[H, W, 1 or 3]` in [0, 1], or a board with more channels, as `[H, W, 3]`."""
-    if image.shape[-1] > 3:
+    """An image or a board `[H, W, channels]` in [0, 1] as `[H, W, 3]`."""
+    if image.shape[:2] == BOARD and image.shape[-1] > 3:
         return board_colours(image) / np.float32(255)
-    return np.broadcast_to(image, (*image.shape[:2], 3))
+    return paint.rgb(image)
 
 
 def _signed(change: np.ndarray) -> np.ndarray:
