@@ -201,7 +201,8 @@ class Session:
         self._drop_env()
 
     def _following(self, now: Moment, action: np.ndarray) -> Moment:
-        where, seen = now.settings.where, None
+        where = now.settings.where
+        seen: np.ndarray | None = None
         following = now._replace(action=action, synced=False, reward=0.0)
         if where != "dream":
             following, seen = self._played_on(now, following, action)
