@@ -58,7 +58,8 @@ def train(env: Any, config: Config, eval_env: Any = None) -> bool:
         print(done)
         return True
     from dreamerv2.page.html import write_at_end
-    from dreamerv2.run.factory import make_runner, prepared_envs
+    from dreamerv2.run.environments import prepared_envs
+    from dreamerv2.run.factory import make_runner
 
     objects = {"train": env, "eval": eval_env}
 

@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(done)
             return 0
         from dreamerv2.page.html import write_at_end
+        from dreamerv2.run.environments import configured_envs
         from dreamerv2.run.errors import RunBrokenError, RunError
-        from dreamerv2.run.factory import configured_envs, make_runner
+        from dreamerv2.run.factory import make_runner
 
         runner = make_runner(config, lambda mode, seeds: configured_envs(config, mode, seeds))
     with one_line_errors(RunError, OSError):

@@ -7,7 +7,7 @@ import tiny
 from common.checkpoint import Checkpoints
 from dreamerv2.agent.agent import Agent
 from dreamerv2.run import snapshot
-from dreamerv2.run.factory import configured_env
+from dreamerv2.run.environments import configured_env
 
 BREAKOUT = {
     "task": "atari_breakout",

@@ -16,7 +16,7 @@ from dreamerv2 import compare
 from dreamerv2.play.episodes import AgentPolicy, episode_seed
 from dreamerv2.precision import ages, audit, audit_report, batches
 from dreamerv2.run import restore
-from dreamerv2.run.factory import configured_env
+from dreamerv2.run.environments import configured_env
 
 SETTINGS = {"dataset__batch": 2, "dataset__length": 4, "replay__minlen": 4}
 

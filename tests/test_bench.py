@@ -13,7 +13,7 @@ from common.envs.scripted import Scripted
 from common.nn.flops import count_gflop
 from dreamerv2 import bench
 from dreamerv2.measure import growth, playing, sharing, timing
-from dreamerv2.run import factory
+from dreamerv2.run import environments, factory
 from dreamerv2.run.blocks import make_config
 
 
@@ -230,7 +230,7 @@ def test_the_rate_counts_the_steps_of_all_environments_after_the_warm_up(monkeyp
         action = np.eye(envs[0].act_space.shape[0], dtype=np.float32)[[0] * len(obs["is_first"])]
         return {"action": tf.constant(action)}, state
 
-    monkeypatch.setattr(factory, "configured_envs", make_envs)
+    monkeypatch.setattr(environments, "configured_envs", make_envs)
     monkeypatch.setattr(factory, "make_agent", lambda *given: SimpleNamespace(policy=policy))
     monkeypatch.setattr(playing.time, "perf_counter", lambda: len(calls) / 2)
     flat = make_config(["atari", "debug"]).flat

@@ -21,7 +21,7 @@ from dreamerv2.latent import report as written
 from dreamerv2.latent.collect import collect
 from dreamerv2.latent.model import LatentModel, Latents, Response
 from dreamerv2.run import blocks, snapshot
-from dreamerv2.run.factory import configured_env
+from dreamerv2.run.environments import configured_env
 
 SIZE = 4  # classes
 

@@ -16,7 +16,7 @@ from tiny import config as tiny_config
 
 from common.envs import make_env
 from dreamerv2 import api
-from dreamerv2.run import blocks, factory, own, restore
+from dreamerv2.run import blocks, environments, factory, own, restore
 from dreamerv2.run.reading import who_reads
 
 PAGE = "docs/own_environment.md"
@@ -139,7 +139,7 @@ def test_the_wrapper_of_the_page_numbers_the_combinations(project):
 
 def small_agent(**settings):
     config = own.of_object(tiny_config(**settings), Steps())
-    env = factory.prepared_envs(config, Steps(), "eval", [0])[0]
+    env = environments.prepared_envs(config, Steps(), "eval", [0])[0]
     return factory.make_agent(config, env.obs_space, env.act_space), config
 
 
@@ -180,7 +180,7 @@ def test_act_takes_what_gymnasium_returns():
     agent, config = small_agent(eval_state_mean=True)
     env = Steps()
     whole = env.reset()
-    row = factory.prepared_envs(config, Steps(), "eval", [0])[0]
+    row = environments.prepared_envs(config, Steps(), "eval", [0])[0]
     assert set(row.reset()) > set(whole[0])
     actions = [agent.act(obs)[0] for obs in (whole, whole[0])]
     np.testing.assert_array_equal(*actions)
@@ -197,7 +197,7 @@ def test_an_object_that_no_command_can_make_is_said_to_be_one():
     config = own.of_object(tiny_config(), Steps())
     assert (config.task, config.env) == ("own_Steps", f"object {__name__}.Steps")
     with pytest.raises(ValueError, match=f"object .{__name__}.Steps.*--env MODULE:FUNCTION"):
-        factory.configured_env(config, "eval", 0)
+        environments.configured_env(config, "eval", 0)
     named = own.of_object(tiny_config(task="own_garden"), Steps())
     assert named.task == "own_garden"
     registered = own.of_object(tiny_config(), gymnasium.make("CartPole-v1"))
@@ -242,7 +242,7 @@ class Locked(Steps):
 
 def test_a_function_makes_its_environment_in_each_process_anew():
     config = tiny_config(envs=2, env=f"{__name__}:Locked")
-    envs = factory.configured_envs(config, "train", [1, 2])
+    envs = environments.configured_envs(config, "train", [1, 2])
     try:
         assert all(env.reset()["is_first"] for env in envs)
     finally:

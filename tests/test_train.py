@@ -14,7 +14,7 @@ import pytest
 
 from common import checkpoint
 from dreamerv2 import api, train
-from dreamerv2.run import blocks, factory, starts
+from dreamerv2.run import blocks, environments, factory, starts
 
 TIMES = ("time_", "fps", "hours", "cpu_seconds", "memory_gib", "updates_per_second")
 
@@ -183,7 +183,7 @@ def eight_updates(logdir, copy=None):
     """
     config = blocks.make_config(["atari", "debug"], {"logdir": str(logdir), "pretrain": 9})
     config = config.update({"reward_norm.momentum": 0.9, "replay.minlen": 7, "dataset.length": 8})
-    runner = factory.make_runner(config, lambda *args: factory.configured_envs(config, *args))
+    runner = factory.make_runner(config, lambda *args: environments.configured_envs(config, *args))
 
     def watched(batches):
         for batch in batches:

@@ -43,7 +43,8 @@ def steps_per_second(flat: Mapping[str, Any], count: int, seconds: float) -> flo
     """Agent steps per second of `count` environments, which the policy plays together."""
     from common.data.driver import Driver
     from dreamerv2.run.blocks import defaults
-    from dreamerv2.run.factory import configured_envs, make_agent
+    from dreamerv2.run.environments import configured_envs
+    from dreamerv2.run.factory import make_agent
 
     config = defaults().update({**flat, "envs": count})
     envs = configured_envs(

@@ -105,7 +105,8 @@ def _learn(
         os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
     from common.cluster import from_environment
     from dreamerv2.run.blocks import defaults
-    from dreamerv2.run.factory import configured_env, make_agent
+    from dreamerv2.run.environments import configured_env
+    from dreamerv2.run.factory import make_agent
     from dreamerv2.run.team import make_team
 
     config = defaults().update(flat)

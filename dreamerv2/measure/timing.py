@@ -58,7 +58,7 @@ def make_jobs(sizes: Sequence[str], precisions: Sequence[str], flags: Sequence[s
 def check_jobs(jobs: Sequence[Job]) -> None:
     """ValueError where a job's environment cannot be made, or its values do not fit that."""
     from dreamerv2.run.check import check
-    from dreamerv2.run.factory import configured_env
+    from dreamerv2.run.environments import configured_env
 
     for job in jobs:
         env = configured_env(job.config, "train", job.config.seed)
@@ -148,7 +148,8 @@ def measure(size: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of one configuration; times are medians in seconds unless the name says ms."""
     import_tensorflow()
     import dreamerv2.agent.agent  # noqa: F401  (its import is not part of the first update)
-    from dreamerv2.run.factory import configured_env, make_agent
+    from dreamerv2.run.environments import configured_env
+    from dreamerv2.run.factory import make_agent
 
     config = defaults().update(flat)
     env = configured_env(config, "train", config.seed)

@@ -1,6 +1,5 @@
-"""Builds what a run is made of, from a configuration: environment, agent, replay and logger."""
+"""Builds what a run is made of, from a configuration: agent, replay and logger."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from common.cluster import count_devices, exchange, from_environment, make_strat
 from common.config import Config, dump_yaml
 from common.data.replay import Replay, machine_memory
 from common.device import import_tensorflow, on_gpu, setup_device
-from common.envs import Settings, make_env, make_envs
 from common.envs.base import Env
 from common.log.logger import (
     GIFOutput,
@@ -19,7 +17,7 @@ from common.log.logger import (
     TerminalOutput,
     Tolerant,
 )
-from dreamerv2.run import blocks, own, starts
+from dreamerv2.run import blocks, starts
 from dreamerv2.run.check import check, check_split
 from dreamerv2.run.metric_groups import metric_group
 from dreamerv2.run.reading import who_reads
@@ -71,32 +69,6 @@ def make_runner(
         except OSError as error:
             print(f"WARNING: {starts.FILE} was not written ({error})", flush=True)
     return runner
-
-
-def configured_env(config: Config, mode: str, seed: int) -> Env:
-    """The environment that the configuration names; `mode` is `train` or `eval`."""
-    return make_env(named_env(config), seed=seed, mode=mode, **env_settings(config))
-
-
-def configured_envs(config: Config, mode: str, seeds: Sequence[int]) -> list[Env]:
-    """One per seed; where there are several, each works in a process of its own."""
-    return prepared_envs(config, named_env(config), mode, seeds)
-
-
-def prepared_envs(config: Config, env: Any, mode: str, seeds: Sequence[int]) -> list[Env]:
-    """An environment, by the name of its task or as an object, as often as there are seeds."""
-    return make_envs(env, seeds, mode=mode, **env_settings(config))
-
-
-def named_env(config: Config) -> Any:
-    """What `common.envs.make_env` takes first: the maker of the user's own, or a task's name."""
-    return own.Maker(config.env) if config.env else config.task
-
-
-def env_settings(config: Config) -> dict[str, Any]:
-    """What `common.envs.make_env` takes besides that, seed and mode."""
-    names = ["time_limit", *(field.name for field in dataclasses.fields(Settings))]
-    return {name: config[name] for name in names}
 
 
 def make_agent(

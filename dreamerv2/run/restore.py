@@ -66,7 +66,7 @@ class Saved(NamedTuple):
 
         Raises ValueError when the task cannot be made, or is not what the agent was trained on.
         """
-        from dreamerv2.run.factory import configured_env
+        from dreamerv2.run.environments import configured_env
 
         make = self.make_env or functools.partial(configured_env, self.config, mode)
         env = make(seed)
