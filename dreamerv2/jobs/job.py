@@ -8,7 +8,7 @@ from typing import NamedTuple
 from common.config import Config, ConfigError
 from common.data.replay import machine_memory
 from dreamerv2.jobs import record
-from dreamerv2.run import blocks, snapshot
+from dreamerv2.run import blocks
 
 # What may differ when a command makes a run go on: how far, and what is kept where.
 MAY_CHANGE = (
@@ -76,7 +76,7 @@ def check_same(job: Job) -> None:
     saved = job.read().config
     same = {key: saved[key] for key in MAY_CHANGE}
     planned = job.config.update(same)
-    changes = snapshot.config_changes(saved.nested(), planned.nested())
+    changes = blocks.config_changes(saved.nested(), planned.nested())
     if changes:
         raise ConfigError(
             f"{job.logdir} holds a run with other settings ({'; '.join(changes[:3])}); "

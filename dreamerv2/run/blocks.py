@@ -144,6 +144,13 @@ def defaults() -> cfg.Config:
     return cfg.Config(load_block("defaults"), _KINDS, _OPEN_MAPS)
 
 
+def config_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`KEY: OLD -> NEW` for each key that differs between two nested configurations."""
+    old, new = cfg.flatten(saved), cfg.flatten(now)
+    keys = [key for key in {**old, **new} if key != "logdir" and old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in keys]
+
+
 def changed(config: cfg.Config) -> dict[str, Any]:
     """What differs from the defaults, by dotted key, and `task` and `seed` in any case."""
     usual = defaults().flat

@@ -10,8 +10,7 @@ import numpy as np
 from common.checkpoint import CheckpointError, Checkpoints, load_meta
 from common.config import Config
 from common.log.progress import duration
-from dreamerv2.run import snapshot
-from dreamerv2.run.blocks import OBJECT
+from dreamerv2.run import blocks
 
 
 def finished(config: Config) -> str | None:
@@ -33,7 +32,7 @@ def finished(config: Config) -> str | None:
 
 def _ignored(meta: Mapping[str, Any], config: Config) -> list[str]:
     """What a command asks for that the finished run was not made with, a line each."""
-    changes = snapshot.config_changes(meta["config"], config.nested())
+    changes = blocks.config_changes(meta["config"], config.nested())
     return [
         f"  the run is done, so this changes nothing: {change}"
         for change in changes
@@ -59,7 +58,7 @@ def summary(meta: Mapping[str, Any], config: Config) -> str:
         kind = "episode" if len(returns) == 1 else "episodes"
         parts.append(f"last evaluation {np.mean(returns):.4g} ({len(returns)} {kind})")
     logdir = shlex.quote(str(config.logdir))
-    made = " --env MODULE:FUNCTION" if config.env.startswith(OBJECT) else ""
+    made = " --env MODULE:FUNCTION" if config.env.startswith(blocks.OBJECT) else ""
     parts.append(f"to watch it: python -m dreamerv2.render --logdir {logdir}{made}")
     parts.append(f"to go on: --steps {2 * max(meta['agent_steps'], config.steps)}")
     return "; ".join(parts)

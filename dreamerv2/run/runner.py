@@ -23,7 +23,7 @@ from common.log.metrics import read_last_rows
 from common.log.progress import Progress, Stopwatch
 from common.seeds import derive_seed
 from common.when import Every, EverySeconds
-from dreamerv2.run import begin, collector, failure, finish, restore, snapshot
+from dreamerv2.run import begin, blocks, collector, failure, finish, restore, snapshot
 from dreamerv2.run.episodes import EpisodeLog
 from dreamerv2.run.errors import NonFiniteError, RunBrokenError, RunError
 from dreamerv2.run.learner import Learner, next_batch
@@ -366,7 +366,7 @@ class Runner:
                 f"Resuming at agent step {self.step:,} with {self.updates:,} updates "
                 f"from {self._checkpoints.latest()}"
             )
-            for change in snapshot.config_changes(meta["config"], self._config.nested()):
+            for change in blocks.config_changes(meta["config"], self._config.nested()):
                 self._show(f"  changed since: {change}")
             self._log_resumed_step()
         rows = {**self._env.obs_space, "action": self._env.act_space}

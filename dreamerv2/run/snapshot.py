@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from common.checkpoint import CheckpointError, Checkpoints
-from common.config import Config, flatten
+from common.config import Config
 from common.data.spaces import space_from_json, space_to_json
 from dreamerv2.run.errors import RunError
 
@@ -149,10 +149,3 @@ def read_latest(
                 ) from error
             damaged.append((path, str(error)))
     return {}, {}, damaged
-
-
-def config_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`KEY: OLD -> NEW` for each key that differs between two nested configurations."""
-    old, new = flatten(saved), flatten(now)
-    keys = [key for key in {**old, **new} if key != "logdir" and old.get(key) != new.get(key)]
-    return [f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in keys]
