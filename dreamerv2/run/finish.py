@@ -32,7 +32,7 @@ def finished(config: Config) -> str | None:
 
 def _ignored(meta: Mapping[str, Any], config: Config) -> list[str]:
     """What a command asks for that the finished run was not made with, a line each."""
-    changes = blocks.config_changes(meta["config"], config.nested())
+    changes = blocks.config_changes(meta.get("config", {}), config.nested())
     return [
         f"  the run is done, so this changes nothing: {change}"
         for change in changes

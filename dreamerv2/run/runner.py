@@ -551,9 +551,13 @@ def with_words(clip: Any) -> np.ndarray:
 
 
 def check_same(env: Env, others: Sequence[Env]) -> None:
-    """ValueError where the environments of evaluation have other spaces than that of training."""
+    """ValueError where the environments of evaluation have other spaces than that of training.
+
+    What is only logged may be missing there.
+    """
+    read = {key: space for key, space in env.obs_space.items() if not key.startswith("log_")}
     for other in others:
-        problem = restore.difference(env.obs_space, env.act_space, other)
+        problem = restore.difference(read, env.act_space, other)
         if problem:
             raise ValueError(f"the environment of evaluation is not that of training: {problem}")
 
