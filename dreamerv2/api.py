@@ -53,9 +53,9 @@ def train(env: Any, config: Config, eval_env: Any = None) -> bool:
             "an episode of training; make another one"
         )
     config = own.of_object(config, env)
-    done = finish.finished(config)
-    if done:
-        print(done)
+    summary = finish.finished(config)
+    if summary:
+        print(summary)
         return True
     from dreamerv2.page.html import write_at_end
     from dreamerv2.run.environments import prepared_envs

@@ -323,8 +323,8 @@ def _greedy(axes, groups, count):
 
 
 def _scales(axes, groups):
-    dashes = ("-", "--", ":", "-.", (0, (1, 4)), (0, (6, 4)))
-    styles = dict(zip(OPTIMIZERS, dashes, strict=True))
+    patterns = ("-", "--", ":", "-.", (0, (1, 4)), (0, (6, 4)))
+    styles = dict(zip(OPTIMIZERS, patterns, strict=True))
     lines = {}
     for style, runs in zip(_styles(groups), groups.values(), strict=True):
         for run in runs:

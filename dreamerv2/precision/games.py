@@ -43,7 +43,7 @@ def common_count(runs: Sequence[Run]) -> int:
 def mean_return(run: Run, count: int) -> float | None:
     """The mean over the first `count` games; None where the run has fewer."""
     found = summary(run, count)
-    return found and found["mean"]
+    return found["mean"] if found else None
 
 
 def summary(run: Run, count: int) -> dict[str, Any] | None:

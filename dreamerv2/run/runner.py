@@ -78,7 +78,8 @@ class Runner:
         try:
             self._build(make_envs, make_agent, make_replay, make_logger)
         except BaseException:
-            for env in (*self._envs, *self._eval_envs):
+            made: list[Env] = [*self._envs, *self._eval_envs]
+            for env in made:
                 with contextlib.suppress(Exception):  # what went wrong first is told
                     env.close()
             self._lock.release(leave_nothing=True)
