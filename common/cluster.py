@@ -14,8 +14,8 @@ import numpy as np
 
 from common.device import import_tensorflow, usable_cores
 
-# How long a worker waits for the others to come, and after how long it says so again.
 LAST_PORT = 65535
+# How long a worker waits for the others to come, and after how long it says so again.
 PATIENCE_SECONDS = 300.0
 REMINDER_SECONDS = 30.0
 _EXAMPLE = (

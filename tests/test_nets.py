@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
+from common.data.spaces import matching_keys
 from common.nn.layers import (
     Conv,
     ConvTranspose,
@@ -17,7 +18,7 @@ from common.nn.layers import (
     glorot,
     make_norm,
 )
-from dreamerv2.agent.nets import MLP, Decoder, Encoder, matching_keys
+from dreamerv2.agent.nets import MLP, Decoder, Encoder
 from dreamerv2.agent.pixels import ImageBernoulli, ImageNormal, PixelBounds, PixelStats, pool
 from dreamerv2.agent.precision import Precision
 

@@ -1,6 +1,7 @@
 """Spaces as the agent sees them: actions one-hot or continuous, whole numbers as one-hots."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
 import gymnasium
@@ -93,3 +94,17 @@ def space_from_json(data: dict) -> gymnasium.spaces.Box:
     dtype = np.dtype(data["dtype"])
     low, high = (np.full(data["shape"], data[key]).astype(dtype) for key in ("low", "high"))
     return gymnasium.spaces.Box(low, high, tuple(data["shape"]), dtype)
+
+
+def matching_keys(
+    obs_space: Mapping[str, gymnasium.spaces.Box], pattern: str, rank: int
+) -> dict[str, tuple[int, ...]]:
+    """Keys of rank `rank` that match `pattern`, with their shapes, in the order of the space.
+
+    Those that begin with `log_` are for the log: they are stored, and no batch has them.
+    """
+    return {
+        key: tuple(space.shape)
+        for key, space in obs_space.items()
+        if re.match(pattern, key) and len(space.shape) == rank and not key.startswith("log_")
+    }

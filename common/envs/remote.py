@@ -34,8 +34,6 @@ _LOST = (EOFError, OSError, multiprocessing.TimeoutError, NoAsyncCallError)
 
 # What `survey` found, by the pickled maker: an evaluation makes an environment per episode.
 _surveyed: dict[bytes, "Spaces"] = {}
-
-
 # Those that may have a process.
 _open: "weakref.WeakSet[Remote]" = weakref.WeakSet()
 

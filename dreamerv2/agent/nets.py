@@ -3,13 +3,12 @@
 Shape letters: B batch (any leading axes), H W C image, F features, E embedding.
 """
 
-import re
 from collections.abc import Callable, Mapping
 
-import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from common.data.spaces import matching_keys
 from common.nn.dists import make_dist
 from common.nn.draws import Draws, Modes
 from common.nn.layers import Apply, Conv, ConvTranspose, Dense, Module, Stack, leading, make_norm
@@ -68,20 +67,6 @@ class MLP(Stack):
         flat = tf.reshape(tf.cast(features, self._dtype), [-1, features.shape[-1]])
         x, outputs = self.hidden(flat, apply)
         return self.out(tf.reshape(x, leading(features, 1) + [self.size]), draws), outputs
-
-
-def matching_keys(
-    obs_space: Mapping[str, gymnasium.spaces.Box], pattern: str, rank: int
-) -> dict[str, tuple[int, ...]]:
-    """Keys of rank `rank` that match `pattern`, with their shapes, in the order of the space.
-
-    Those that begin with `log_` are for the log: they are stored, and no batch has them.
-    """
-    return {
-        key: tuple(space.shape)
-        for key, space in obs_space.items()
-        if re.match(pattern, key) and len(space.shape) == rank and not key.startswith("log_")
-    }
 
 
 class Encoder(Stack):

@@ -2,13 +2,12 @@
 
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.config import Config, ConfigError
 from common.data.replay import machine_memory, row_bytes
-from common.data.spaces import is_discrete
+from common.data.spaces import is_discrete, matching_keys
 
 FLOAT32 = 4  # bytes
 # Parameters, gradients and the two moments of Adam.
@@ -117,22 +116,15 @@ def _row_bytes(config: Config, obs_space: Mapping[str, Any]) -> int:
     it predicts as predictions, and the states that are imagined from it.
     """
     number = FLOAT32 if config.precision in (32, "tf32") else FLOAT32 // 2
-    read, predicted = (_matching(config[name], obs_space) for name in ("encoder", "decoder"))
+    read, predicted = (
+        matching_keys(obs_space, config[name].mlp_keys, 1)
+        | matching_keys(obs_space, config[name].cnn_keys, 3)
+        for name in ("encoder", "decoder")
+    )
     stored = sum(row_bytes(obs_space[key]) for key in read | predicted)
-    observed = sum(math.prod(obs_space[key].shape) for key in (*read, *predicted))
+    observed = sum(map(math.prod, (*read.values(), *predicted.values())))
     state = config.rssm.deter + config.rssm.stoch * (config.rssm.discrete or 1)
     return stored + number * (observed + config.imag_horizon * state)
-
-
-def _matching(net: Config, obs_space: Mapping[str, Any]) -> set[str]:
-    """Keys of the observations that an encoder reads or a decoder predicts."""
-    patterns = {1: net.mlp_keys, 3: net.cnn_keys}
-    ranks = {key: len(space.shape) for key, space in obs_space.items()}
-    return {
-        key
-        for key, rank in ranks.items()
-        if rank in patterns and re.match(patterns[rank], key) and not key.startswith("log_")
-    }
 
 
 def _parameters(config: Config, act_space: Any) -> dict[str, int]:

@@ -386,8 +386,10 @@ class Runner:
     # State
 
     def _load_agent(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
-        """The agent of the checkpoint, if there is one. Else that of `start_from`, if it is given:
-        then what is to be said of it."""
+        """Loads the agent of the checkpoint, or of a new run the networks of `start_from`.
+
+        Returns a line about these networks; empty where none were taken.
+        """
         source = self._config.start_from
         if not meta:
             return begin.take_networks(self._agent, source) if source else ""
