@@ -13,6 +13,7 @@ from common.envs.scripted import Scripted
 from common.nn.flops import count_gflop
 from dreamerv2 import bench
 from dreamerv2.measure import growth, playing, sharing, timing
+from dreamerv2.measure.apart import MeasurementLostError
 from dreamerv2.run import environments, factory
 from dreamerv2.run.blocks import make_config
 
@@ -183,6 +184,21 @@ def test_the_bench_writes_every_figure(tmp_path, capsys):
     assert result["fraction"] == pytest.approx(result["gflops"] / result["matmul_gflops"])
     assert sum(result["step_share"].values()) == pytest.approx(1)
     assert "one update" in capsys.readouterr().out
+
+
+def test_what_was_measured_is_said_before_the_next_measurement_begins(monkeypatch, capsys):
+    def apart(what, *_):
+        if "bfloat16" in what:
+            raise MeasurementLostError(what)
+        return {"update_seconds": 0.25, "policy_ms": 1.5, "frames_per_second": 640.0}
+
+    monkeypatch.setattr(timing, "apart", apart)
+    jobs = timing.make_jobs(["small"], ["32", "bfloat16"], [])
+    with pytest.raises(MeasurementLostError):
+        timing.measure_all(jobs, None)
+    said = capsys.readouterr().out
+    assert "small, precision 32: an update takes 0.250 s, a policy step 1.50 ms" in said
+    assert "640 env frames/s" in said
 
 
 def test_what_an_exploring_update_costs_is_a_part_of_its_own(monkeypatch):

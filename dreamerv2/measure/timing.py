@@ -71,20 +71,32 @@ def check_jobs(jobs: Sequence[Job]) -> None:
 def measure_all(
     jobs: Sequence[Job], path: Path | None, against: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Measures each job in a process of its own; `path` gets the results so far as JSON.
+    """Measures each job in a process of its own, and says what it found before the next begins.
 
+    path: gets the results so far as JSON.
     against: a checkout of the author's code (see `author_folder`), which is timed after each job.
     """
     results = []
     for number, (size, precision, config) in enumerate(jobs, 1):
         what = f"{size}, precision {precision}"
         print(f"[{number}/{len(jobs)}] {what} ...", flush=True)
+        start = time.perf_counter()
         results.append(apart(what, measure, size, config.flat))
+        print(found(what, results[-1], time.perf_counter() - start), flush=True)
         if against:
             results[-1] |= measure_author(against, config, results[-1])
         if path:
             write_json(path, {"machine": machine(), "results": results})
     return results
+
+
+def found(what: str, result: Mapping[str, Any], seconds: float) -> str:
+    """The main figures of one job; they stay on the screen if a later job is stopped or fails."""
+    return (
+        f"{what}: an update takes {result['update_seconds']:.3f} s, "
+        f"a policy step {result['policy_ms']:.2f} ms, "
+        f"training {result['frames_per_second']:.0f} env frames/s (measured in {seconds:.0f} s)"
+    )
 
 
 class AuthorCodeError(Exception):
