@@ -1,7 +1,8 @@
 """Make a trained agent small enough to give away: `python -m dreamerv2.export --logdir DIR`.
 
 Writes `NAME.npz`, the weights that acting and dreaming need, and `NAME.md`, a card that says what
-the agent is, how it was trained and what it reaches. In `videos/agents/` it is known by its name.
+the agent is, how it was trained and what it reaches. Commands take the file for `--logdir`, and in
+`videos/agents/` its name alone.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--logdir: {args.logdir} is such an agent already")
         run = {"note": args.note, **cpu_seconds(args.logdir, saved.env_frames)}
         meta = {**saved.meta, "config": saved.config.nested()}  # an older one lacks keys
-        card = make_card(args.out.stem, meta, run, args.evaluation)
+        card = make_card(args.out, meta, run, args.evaluation)
         shipped.write(args.out, saved.variables, saved.meta, args.half)
         write_text(args.out.with_suffix(".md"), card)
     size = args.out.stat().st_size / 2**20
@@ -34,17 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_card(name: str, meta: dict, run: dict, evaluation: Path | None) -> str:
-    """The card; ValueError when the file of the evaluation holds something else."""
+def make_card(path: Path, meta: dict, run: dict, evaluation: Path | None) -> str:
+    """The card of the agent in `path`; ValueError when the evaluation's file is something else."""
     from dreamerv2.run import shipped
 
     if evaluation is None:
-        return shipped.card(name, meta, run, {})
+        return shipped.card(path, meta, run, {})
     try:
         found = json.loads(evaluation.read_text())
         if not set(found) & {"greedy", "sampled", "random"}:
             raise TypeError(found)
-        card = shipped.card(name, meta, run, found)
+        card = shipped.card(path, meta, run, found)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"--evaluation {evaluation}: expected what `evaluate --json` wrote"

@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(argv)
         if args.compare:
             return _compare(args, shlex.join(["python", "-m", "dreamerv2.latents", *argv]))
-        out = args.out or args.logdir / "latents"
+        run = args.logdir.with_suffix("") if args.logdir.suffix == ".npz" else args.logdir
+        out = args.out or run / "latents"
         from dreamerv2.run import restore
 
         saved = restore.read(args.logdir, args.checkpoint).with_env(args.env)

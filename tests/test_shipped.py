@@ -45,6 +45,19 @@ def test_an_exported_agent_is_found_by_name_and_acts_and_values_as_the_original(
     np.testing.assert_array_equal(*values)
 
 
+def test_an_agent_that_was_given_away_is_named_by_its_file(run, tmp_path, monkeypatch):
+    (tmp_path / "friend").mkdir()
+    monkeypatch.chdir(tmp_path / "friend")
+    assert export_to("pole.npz", run[0]) == 0
+    loaded, weights = dreamerv2.load("pole.npz").state_dict(), restore.read(run[0]).variables
+    assert "wm/rssm/gru/dense/kernel" in loaded
+    for name, value in shipped.acting(weights).items():
+        np.testing.assert_array_equal(loaded[name], value)
+    assert "--logdir pole.npz --out pole.gif" in Path("pole.md").read_text()
+    with pytest.raises(CheckpointError, match="checkpoint 7: pole.npz is one agent"):
+        restore.read("pole.npz", 7)
+
+
 def test_what_only_training_needs_stays_out(run, shelf):
     logdir, agent = run
     export_to(shelf / "pole.npz", logdir)
@@ -131,7 +144,7 @@ def test_an_unknown_name_lists_those_that_there_are(run, shelf, tmp_path, monkey
     export_to(shelf / "pole.npz", run[0])
     with pytest.raises(CheckpointError, match=r"stick/checkpoints: no checkpoint.*\(pole\)"):
         restore.read("stick")
-    with pytest.raises(CheckpointError, match="has only one"):
+    with pytest.raises(CheckpointError, match="checkpoint 7: pole is one agent"):
         restore.read("pole", 7)
 
 

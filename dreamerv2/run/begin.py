@@ -15,7 +15,7 @@ def take_networks(agent: Any, source: str) -> str:
     Moments, loss scales and counters stay those of a new agent, and networks stay new that the
     other agent lacks. The slow critic becomes a copy of the critic with the first update.
 
-    source: a logdir, or the name of an agent that comes with the project.
+    source: a logdir, the file of an exported agent, or the name of one that comes with the project.
 
     Raises:
         ConfigError: there is no such agent, or a network of it does not fit; nothing is changed.

@@ -87,9 +87,9 @@ class Saved(NamedTuple):
 def load(logdir: str | Path, agent_steps: int | None = None) -> "Agent":
     """The agent of a run's latest checkpoint, or of the one at `agent_steps`.
 
-    `logdir` may also be the name of an agent that comes with the project, such as `minatar`. The
-    agent acts (`act`) and dreams (`dream`); that of a run can be trained further. Raises ValueError
-    when there is no such checkpoint, or it is damaged.
+    `logdir` may also be an exported agent: its file, `NAME.npz`, or the name of one that comes with
+    the project, such as `minatar`. The agent acts (`act`) and dreams (`dream`); that of a run can
+    be trained further. Raises ValueError when there is no such checkpoint, or it is damaged.
     """
     return read(logdir, agent_steps).agent()
 
@@ -128,9 +128,12 @@ def of_agent(agent: "Agent", make_env: Callable[[int], Env]) -> Saved:
 
 
 def _find(logdir: Path, agent_steps: int | None) -> Path:
-    """The file of a run's checkpoint; without a run of that name, of an agent that is shipped."""
+    """The file of a run's checkpoint, or of an agent that was exported or is shipped."""
     directory = logdir / "checkpoints"
-    named = None if directory.is_dir() else shipped.find(str(logdir))
+    if logdir.suffix == ".npz" and logdir.is_file():
+        named: Path | None = logdir
+    else:
+        named = None if directory.is_dir() else shipped.find(str(logdir))
     if named is None:
         try:
             return checkpoint.Checkpoints(directory, keep=1).path(agent_steps)
@@ -142,8 +145,7 @@ def _find(logdir: Path, agent_steps: int | None) -> Path:
             raise checkpoint.CheckpointError(message) from None
     if agent_steps is not None:
         raise checkpoint.CheckpointError(
-            f"checkpoint {agent_steps}: {logdir} is an agent that comes with the project and has "
-            "only one"
+            f"checkpoint {agent_steps}: {logdir} is one agent; only a run has several checkpoints"
         )
     return named
 

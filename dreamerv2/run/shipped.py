@@ -1,4 +1,4 @@
-"""Trained agents that come with the project, by name: what is needed to act and to dream.
+"""Exported agents, and those that come with the project: what is needed to act and to dream.
 
 Each is `NAME.npz`, a checkpoint without what only training needs (moments, slow critic, replay),
 and `NAME.md`, the card that says how it was made and what it cannot do.
@@ -66,15 +66,16 @@ def write(
     checkpoint.save(path, arrays, {**kept, "acting_only": True})
 
 
-def card(name: str, meta: Mapping[str, Any], run: Mapping[str, Any], evaluation: Mapping) -> str:
+def card(path: Path, meta: Mapping[str, Any], run: Mapping[str, Any], evaluation: Mapping) -> str:
     """The card of an agent as Markdown.
 
     Args:
+        path: of its file.
         meta: the description in its checkpoint.
         run: what else is known of its training: `cpu_seconds`, `note`; both may be missing.
         evaluation: what `evaluate --json` wrote; empty if there was none.
     """
-    config = meta["config"]
+    name, config = path.stem, meta["config"]
     frames = meta["agent_steps"] * config["action_repeat"]
     lines = [f"# {name}", "", f"An agent for `{config['task']}`. Acting and dreaming only.", ""]
     lines += [
@@ -94,5 +95,7 @@ def card(name: str, meta: Mapping[str, Any], run: Mapping[str, Any], evaluation:
             lines.append(f"- {mode} actions: {text}")
     if run.get("note"):
         lines += ["", run["note"]]
-    lines += ["", "```", f"python -m dreamerv2.render --logdir {name} --out {name}.gif", "```", ""]
+    logdir = name if path.resolve().parent == agents_dir() else path.name
+    film = f"python -m dreamerv2.render --logdir {logdir} --out {name}.gif"
+    lines += ["", "```", film, "```", ""]
     return "\n".join(lines)
