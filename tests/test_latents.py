@@ -552,6 +552,14 @@ def test_what_is_not_known_of_a_task_is_said_and_is_an_error_when_it_is_asked_fo
     assert "## Probe\n\nNot available: " in text and "## Usage: " in text
 
 
+def test_the_report_of_an_agents_file_stands_in_a_folder_of_its_name(tmp_path):
+    write_checkpoint(tmp_path, "debug", task="gym_CartPole-v1", time_limit=40)
+    (tmp_path / "checkpoints" / "000000000004.npz").rename(tmp_path / "pole.npz")
+    words = ["usage", "--logdir", str(tmp_path / "pole.npz"), "--episodes", "1", "--steps", "40"]
+    assert latents.main(words) == 0
+    assert (tmp_path / "pole" / "latents" / "report.md").is_file()
+
+
 def test_too_few_rows_with_a_ball_are_an_error_of_the_probe(tmp_path, capsys):
     write_checkpoint(tmp_path, "atari", "debug", task="atari_pong")
     line = fails(capsys, "--logdir", tmp_path, "--episodes", 2, "--steps", 10, "probe")
