@@ -480,6 +480,14 @@ def test_heads_of_a_discretized_agent_do_not_see_deter(features, same):
         assert np.array_equal(a, b) == same
 
 
+def test_a_probe_takes_all_rows_or_as_many_as_it_can_evenly_spread(monkeypatch):
+    assert np.array_equal(probe.thinned(np.arange(7, 6_007)), np.arange(7, 6_007))
+    monkeypatch.setattr(probe, "MAX_ROWS", 100)
+    rows = probe.thinned(np.arange(1_000))
+    assert len(rows) == 100 and (rows[0], rows[-1]) == (0, 999)
+    assert set(np.diff(rows)) == {10, 11}
+
+
 # The command
 
 
