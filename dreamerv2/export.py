@@ -1,8 +1,8 @@
 """Make a trained agent small enough to give away: `python -m dreamerv2.export --logdir DIR`.
 
 Writes `NAME.npz`, the weights that acting and dreaming need, and `NAME.md`, a card that says what
-the agent is, how it was trained and what it reaches. Commands take the file for `--logdir`, and in
-`videos/agents/` its name alone.
+the agent is, how it was trained and what it reaches. Commands that play take the file for
+`--logdir`, and in `videos/agents/` its name alone.
 """
 
 import argparse

@@ -28,10 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(argv)
         if args.compare:
             return _compare(args, shlex.join(["python", "-m", "dreamerv2.latents", *argv]))
-        run = args.logdir.with_suffix("") if args.logdir.suffix == ".npz" else args.logdir
-        out = args.out or run / "latents"
         from dreamerv2.run import restore
 
+        out = args.out or restore.folder(args.logdir) / "latents"
         saved = restore.read(args.logdir, args.checkpoint).with_env(args.env)
         if not saved.config.rssm.discrete:
             raise ValueError(

@@ -1,5 +1,7 @@
 """Films show the game's own pixels beside what the agent thinks, and say what they show."""
 
+import shutil
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -193,6 +195,13 @@ def test_a_mistake_is_one_line_and_leaves_no_file(
     assert lines[-1].startswith("error: ") and message in lines[-1]
     assert sum(line.startswith("error") for line in lines) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_of_an_agents_file_goes_into_a_folder_of_its_name(logdir, tmp_path):
+    (checkpoint,) = (logdir / "checkpoints").glob("*.npz")
+    shutil.copy(checkpoint, tmp_path / "pole.npz")
+    render.main(["--logdir", str(tmp_path / "pole.npz"), "--panels", "policy", "--frames", ":3"])
+    assert (tmp_path / "pole" / "videos" / "atari_breakout-400-eval-seed0.gif").is_file()
 
 
 def test_a_film_without_a_name_goes_into_the_logdir(logdir, capsys):

@@ -13,6 +13,7 @@ from common.log import paint, video
 from common.log.bar import Bar
 from common.report.tables import score
 from dreamerv2.film import DECODED
+from dreamerv2.run import restore
 from dreamerv2.run.restore import Saved
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class FilmError(ValueError):
 def out_path(wanted: Path | None, args: Namespace, saved: Saved) -> Path:
     """Where the film goes; a best episode has that in its name."""
     default = f"{saved.config.task}-{saved.env_frames}-{args.mode}-seed{args.seed}.gif"
-    path = wanted or args.logdir / "videos" / default
+    path = wanted or restore.folder(args.logdir) / "videos" / default
     if path.suffix not in video.FORMATS:
         raise ValueError(f"--out {path}: expected a name that ends in {' or '.join(video.FORMATS)}")
     note = f"best-of-{args.best_of}"

@@ -18,7 +18,7 @@ RAM = {
 FASTEST = 5
 # Rows and episodes below which an error would say nothing.
 MIN_ROWS, MIN_EPISODES = 100, 3
-MAX_ROWS = 50_000
+MAX_ROWS = 50_000  # of 64x64 pixels 0.8 GB, and scikit-learn makes copies
 HIDDEN = (128,) * 5
 ALPHAS = 10.0 ** np.arange(1, 7)  # of inputs with unit variance; less is singular in float32
 PATIENCE, MAX_EPOCHS = 8, 100

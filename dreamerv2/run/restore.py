@@ -99,6 +99,11 @@ def read(logdir: str | Path, agent_steps: int | None = None) -> Saved:
     return read_file(_find(Path(logdir).expanduser(), agent_steps))
 
 
+def folder(logdir: Path) -> Path:
+    """Where a command puts what it makes of an agent: the run, or beside its file, by its name."""
+    return logdir.with_suffix("") if logdir.is_file() else logdir
+
+
 def read_file(path: Path) -> Saved:
     """A checkpoint by its path; ValueError as `load`."""
     arrays, meta = checkpoint.load(path)
