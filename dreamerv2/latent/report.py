@@ -134,7 +134,7 @@ x 4.35 and 0.62, y 8.41 and 1.40, velocity x 1.40 and 0.53, velocity y 2.08 and 
 ![Probe](probe.png)
 
 A bar below the dashed line: the input tells something about the variable. Blue far below orange: it
-is there, but not linearly. Few test episodes make these numbers rough, and few rows to train on make
+is there, but not linearly. Few test episodes make these numbers rough. Few rows to train on make
 them too large, above all those of the hidden layers: `--episodes` and `--steps` play more.
 """
 
