@@ -371,7 +371,8 @@ def test_the_deep_probe_is_that_of_its_best_epoch(monkeypatch):
         return next(errors)
 
     monkeypatch.setattr(probe, "_validation_error", validate)
-    predict = probe.fit_mlp(onehot, targets, probe.split_by_episode(episode, seed=0), seed=0)
+    split = probe.split_by_episode(episode, seed=0)
+    predict = probe.fit_mlp(onehot, targets, split, 0, show=print)
     np.testing.assert_array_equal(predict(onehot), seen[1])
     assert len(seen) < 20
 
@@ -478,6 +479,16 @@ def test_heads_of_a_discretized_agent_do_not_see_deter(features, same):
     assert np.array_equal(model.decode(one), model.decode(other)) == same
     for a, b in zip(model.respond(one), model.respond(other), strict=True):
         assert np.array_equal(a, b) == same
+
+
+def test_a_long_fit_says_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(probe, "SAY_EVERY", 0.0)
+    rng, lines = np.random.default_rng(0), list[str]()
+    x, episode = np.float32(rng.normal(size=(200, 3))), np.repeat(np.arange(5), 40)
+    split = probe.split_by_episode(episode, seed=0)
+    probe.probe({"x": x}, x[:, :1], split, 0, lines.append)
+    assert lines[0] == "probe x linear: done" and lines[-1] == "probe x mlp: done"
+    assert lines[1].startswith("probe x mlp: epoch 1 of at most 100, validation error ")
 
 
 def test_a_probe_takes_all_rows_or_as_many_as_it_can_evenly_spread(monkeypatch):

@@ -1,5 +1,6 @@
 """Small networks that read game variables out of the model's state."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -22,6 +23,9 @@ MAX_ROWS = 50_000  # of 64x64 pixels 0.8 GB, and scikit-learn makes copies
 HIDDEN = (128,) * 5
 ALPHAS = 10.0 ** np.arange(1, 7)  # of inputs with unit variance; less is singular in float32
 PATIENCE, MAX_EPOCHS = 8, 100
+SAY_EVERY = 10.0  # seconds
+
+Show = Callable[[str], None]
 
 
 class Split(NamedTuple):
@@ -80,7 +84,7 @@ def probe(
     targets: np.ndarray,
     split: Split,
     seed: int,
-    show: Callable[[str], None],
+    show: Show,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Mean absolute errors `[V]` in the test episodes, by input and kind of probe.
 
@@ -102,10 +106,15 @@ def probe(
         x = standardized(values.reshape(len(values), -1), split.train)
         errors[name] = {}
         for kind, fit in (("linear", fit_linear), ("mlp", fit_mlp)):
-            predict = fit(x, y, split, seed)
+            say = _prefixed(f"probe {name} {kind}: ", show)
+            predict = fit(x, y, split, seed, say)
             errors[name][kind] = error(predict(x[split.test]), split.test)
-            show(f"probe {name} {kind}: done")
+            say("done")
     return errors
+
+
+def _prefixed(prefix: str, show: Show) -> Show:
+    return lambda line: show(prefix + line)
 
 
 def standardized(x: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -117,20 +126,24 @@ def standardized(x: np.ndarray, train: np.ndarray) -> np.ndarray:
     return x / max(1e-6, float(x[train].std()))
 
 
-def fit_linear(x: np.ndarray, y: np.ndarray, split: Split, seed: int) -> Callable:
+def fit_linear(x: np.ndarray, y: np.ndarray, split: Split, seed: int, show: Show) -> Callable:
     """Ridge regression, with the penalty that is best in the validation episodes."""
     models = [Ridge(alpha).fit(x[split.train], y[split.train]) for alpha in ALPHAS]
     return min(models, key=lambda model: _validation_error(model, x, y, split)).predict
 
 
-def fit_mlp(x: np.ndarray, y: np.ndarray, split: Split, seed: int) -> Callable:
+def fit_mlp(x: np.ndarray, y: np.ndarray, split: Split, seed: int, show: Show) -> Callable:
     """Five hidden layers, as they were when they did best in the validation episodes."""
     model = MLPRegressor(hidden_layer_sizes=HIDDEN, random_state=seed)
     best, waited = np.inf, 0
     weights: tuple[list, list] = [], []
-    for _ in range(MAX_EPOCHS):
+    said = time.monotonic()
+    for epoch in range(1, MAX_EPOCHS + 1):
         model.partial_fit(x[split.train], y[split.train])
         error = _validation_error(model, x, y, split)
+        if time.monotonic() - said > SAY_EVERY:
+            said = time.monotonic()
+            show(f"epoch {epoch} of at most {MAX_EPOCHS}, validation error {error:.3g}")
         waited += 1
         if error < best:
             best, waited = error, 0
