@@ -486,7 +486,7 @@ def test_a_long_fit_says_how_far_it_is(monkeypatch):
     rng, lines = np.random.default_rng(0), list[str]()
     x, episode = np.float32(rng.normal(size=(200, 3))), np.repeat(np.arange(5), 40)
     split = probe.split_by_episode(episode, seed=0)
-    probe.probe({"x": x}, x[:, :1], split, 0, lines.append)
+    probe.probe({"x": x}, x[:, :2], split, 0, lines.append)
     assert lines[0] == "probe x linear: done" and lines[-1] == "probe x mlp: done"
     assert lines[1].startswith("probe x mlp: epoch 1 of at most 100, validation error ")
 
