@@ -100,7 +100,7 @@ def read(logdir: str | Path, agent_steps: int | None = None) -> Saved:
 
 
 def folder(logdir: Path) -> Path:
-    """Where a command puts what it makes of an agent: the run, or beside its file, by its name."""
+    """Where a command puts what it makes: in the run, or in a folder beside the agent's file."""
     return logdir.with_suffix("") if logdir.is_file() else logdir
 
 
